@@ -1,0 +1,36 @@
+"""Text cleaning and tokenising, the same for training and for serving.
+
+`clean_text` is the whole of it, on purpose: what a model is served must look like what it was
+trained on, so every step here is one that both sides take.
+"""
+
+import unicodedata
+
+# Zero-width characters that are invisible and carry no meaning between Chinese characters. The
+# zero-width joiner (U+200D) stays: it holds emoji such as 👨‍👩‍👧 together.
+INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
+
+
+def clean_text(text: str) -> str:
+    """NFC, control characters and runs of white space as one blank, stripped.
+
+    Lone surrogates (half an emoji, from a broken decoder) become U+FFFD. May return "" for a text
+    with nothing visible in it; raises `ValueError` for anything but a `str`.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"评论应为字符串，得到 {type(text).__name__}：{text!r:.60}")
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = unicodedata.normalize("NFC", text.translate(INVISIBLE))
+    text = "".join(" " if unicodedata.category(ch) == "Cc" else ch for ch in text)
+    return " ".join(text.split())
+
+
+def encode_texts(tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
+    """Token ids of each cleaned text, cut to `max_length` tokens; no special tokens are added.
+
+    `split_special_tokens` reads a review that contains "<|endoftext|>" as those characters and
+    never as the end-of-text token, which is also the pad token that pooling looks for.
+    """
+    return tokenizer(
+        texts, truncation=True, max_length=max_length, add_special_tokens=False, split_special_tokens=True
+    )["input_ids"]
