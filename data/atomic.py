@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,3 +42,37 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def fsync_tree(folder: Path, files: bool = True) -> None:
+    """Flush a folder, and with `files` all that is in it, to disk."""
+    paths = [*folder.rglob("*"), folder] if files else [folder]
+    if os.name == "nt":  # Windows flushes no folders
+        paths = [path for path in paths if path.is_file()]
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def atomic_folder(path: str | Path):
+    """Fill a new folder beside `path`; when it is whole it takes the place of the old one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
+    old = path.with_name(f".{path.name}.old")
+    try:
+        yield temporary
+        fsync_tree(temporary)
+        os.chmod(temporary, 0o777 & ~_umask())
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,46 @@
+"""How a configuration field says what it is: `option(default, help, bounds)`, and the check of its value."""
+
+import dataclasses
+import math
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """All problems of a configuration together, one a line."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def option(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field. `bounds`: minimum, maximum (inclusive), above, below (exclusive), choices."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help, **bounds})
+    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+
+
+def check_fields(config: Any) -> list[str]:
+    """One line for each field of a dataclass whose value is outside its bounds."""
+    problems = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None and (problem := _problem_of(value, field.metadata)):
+            problems.append(f"--{field.name}：{problem}，得到 {value}")
+    return problems
+
+
+def _problem_of(value: Any, bounds: Any) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "应为有限的数"
+    checks = {
+        "minimum": lambda bound: value >= bound or f"应不小于 {bound}",
+        "maximum": lambda bound: value <= bound or f"应不大于 {bound}",
+        "above": lambda bound: value > bound or f"应大于 {bound}",
+        "below": lambda bound: value < bound or f"应小于 {bound}",
+        "choices": lambda bound: value in bound or f"应为 {'、'.join(bound)} 之一",
+    }
+    for name, check in checks.items():
+        if name in bounds and (answer := check(bounds[name])) is not True:
+            return answer
+    return None

@@ -1,0 +1,32 @@
+"""Which texts an adapter was trained on, kept as 8-byte hashes beside it.
+
+A later evaluation can thus tell the rows that the model may have learnt by heart from the others,
+without the training texts themselves.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import UserError
+from data.text_hash import text_hash
+
+FILE_NAME = "training_text_hashes.bin"
+
+
+def hash_values(texts: list[str]) -> np.ndarray:
+    """`text_hash` of each text as uint64, (N,)."""
+    return np.array([int(text_hash(text), 16) for text in texts], dtype="<u8")
+
+
+def save_seen_texts(folder: str | Path, texts: list[str]) -> None:
+    """Distinct hashes, ascending, 8 bytes each, little-endian."""
+    (Path(folder) / FILE_NAME).write_bytes(np.unique(hash_values(texts)).tobytes())
+
+
+def seen_mask(folder: str | Path, texts: list[str]) -> np.ndarray:
+    """(N,) bool: whether the adapter in `folder` was trained on a text of the same normal form."""
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise UserError(f"{path} 不存在，无法判断哪些文本在训练中见过；请用 train.py 重新训练")
+    return np.isin(hash_values(texts), np.frombuffer(path.read_bytes(), dtype="<u8"))

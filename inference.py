@@ -1,0 +1,151 @@
+"""Predict: a sentence, a prompt, a file, or from a program.
+
+python inference.py --text "酒店很干净，下次还来" --text "屏幕有坏点"
+python inference.py --interactive
+python inference.py --input reviews.csv --output predictions.csv --text_column 评论
+
+from inference import SentimentPredictor
+SentimentPredictor(lora_path="outputs/lora_adapter").predict("酒店很干净，下次还来")
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.cli import ArgumentParser, help_text
+from configs.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from modeling.prediction import SentimentPredictor
+
+DEMO = (
+    "房间很干净，前台服务热情，离地铁站也近，下次还会住这里。",
+    "隔音太差，半夜能听见隔壁说话，早餐也没什么可吃的。",
+    "书的内容很充实，印刷清晰，孩子一口气读完了。",
+    "用了三天就死机，客服还推来推去，不建议购买。",
+    "外观不错，就是散热不行，玩一会儿游戏就烫手，后悔买了。",
+    "虽然价格稍高，但音质确实对得起这个价。",
+)
+HISTORY = Path("~/.chinese_sentiment_history").expanduser()
+
+
+def __getattr__(name: str) -> Any:
+    """`from inference import SentimentPredictor`, without torch for those who only ask for --help."""
+    if name == "SentimentPredictor":
+        from modeling.prediction import SentimentPredictor
+
+        return SentimentPredictor
+    raise AttributeError(name)
+
+
+def main() -> None:
+    args = parse_args()
+    from modeling.prediction import SentimentPredictor
+
+    predictor = SentimentPredictor(
+        args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
+    )
+    if args.input:
+        predict_file(predictor, args.input, args.output, args.text_column)
+    if args.text or args.demo:
+        show_answers(predictor, [*args.text, *(DEMO if args.demo else ())], args.json)
+    if args.interactive:
+        run_prompt(predictor)
+
+
+def parse_args():
+    parser = ArgumentParser(description=help_text("预测：一句话、提示符、文件，或在程序里调用。", __doc__))
+    parser.add_argument(
+        "--model_path", default="./outputs/lora_adapter", help="适配器文件夹（默认 ./outputs/lora_adapter）"
+    )
+    parser.add_argument("--base_model_name", help="换一个基座（例如本机上的文件夹）；不给则用适配器里记的")
+    parser.add_argument("--text", action="append", default=[], help="一条评论；可以重复给出")
+    parser.add_argument("--demo", action="store_true", help="预测几条自带的例句")
+    parser.add_argument("--interactive", action="store_true", help="在提示符下逐条输入；quit、exit 或 Ctrl-D 结束")
+    parser.add_argument("--input", type=Path, help="评论文件：.txt 每行一条，或 .jsonl .json .csv .tsv .parquet")
+    parser.add_argument(
+        "--output", type=Path, help="--input 的结果文件：.jsonl 或 .csv（默认在输入旁边加 .predictions.jsonl）"
+    )
+    parser.add_argument("--text_column", default="text", help="--input 里文本的列名（默认 text）")
+    parser.add_argument("--json", action="store_true", help="--text 的结果以 JSON 打印，每行一条")
+    parser.add_argument(
+        "--min_precision", type=float, help="标出把握达到此精度的回答（先运行 confidence_analysis.py），如 0.97"
+    )
+    parser.add_argument("--merge", action="store_true", default=True, help="把 LoRA 并入基座，预测更快（默认）")
+    parser.add_argument("--no_merge", dest="merge", action="store_false", help="LoRA 与基座分开计算")
+    args = parser.parse_args()
+    if not (args.text or args.demo or args.interactive or args.input):
+        parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
+    if args.output and not args.input:
+        parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")
+    if args.min_precision is not None and not 0 < args.min_precision < 1:
+        parser.error(f"--min_precision：应在 0 和 1 之间，得到 {args.min_precision}")
+    return args
+
+
+def show_answers(predictor: "SentimentPredictor", texts: list[str], as_json: bool) -> None:
+    try:
+        answers = predictor.predict_batch(texts)
+    except ValueError as error:
+        raise UserError(f"--text {error}") from None
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False) if as_json else f"{describe(answer)}  {answer['text']}")
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """`正面  98.2%`, and where a threshold was asked for, whether a person should read the text."""
+    review = "" if answer.get("accepted", True) else "  请人工看"
+    return f"{answer['label']}  {answer['confidence']:6.1%}{review}"
+
+
+def run_prompt(predictor: "SentimentPredictor") -> None:
+    """One review a line until quit, exit or Ctrl-D; arrow keys edit and recall, where readline is there."""
+    save_history = use_readline()
+    print("输入一条评论，回车即得结果；quit、exit 或 Ctrl-D 结束。")
+    try:
+        while (text := input("> ").strip()) not in ("quit", "exit"):
+            if text:
+                answer_line(predictor, text)
+    except EOFError:
+        print()
+    finally:
+        save_history()
+
+
+def answer_line(predictor: "SentimentPredictor", text: str) -> None:
+    try:
+        print(f"  {describe(predictor.predict(text))}")
+    except ValueError as error:
+        print(f"  {error}")
+
+
+def use_readline():
+    """Switch on line editing with history; returns what saves the history (nothing on Windows)."""
+    try:
+        import readline
+    except ImportError:
+        return lambda: None
+    if HISTORY.exists():
+        readline.read_history_file(HISTORY)
+    readline.set_history_length(1000)
+    return lambda: readline.write_history_file(HISTORY)
+
+
+def predict_file(predictor: "SentimentPredictor", source: Path, target: Path | None, text_column: str) -> None:
+    """Predict every review of a file; the output appears whole or not at all."""
+    from data.review_files import read_texts
+    from data.tables import write_answers
+
+    target = target or source.with_suffix(".predictions.jsonl")
+    if target.suffix.lower() not in (".jsonl", ".csv"):
+        raise UserError(f"--output：应为 .jsonl 或 .csv 文件，得到 {target}")
+    if target.resolve() == source.resolve():
+        raise UserError(f"--output 不能就是输入文件 {source}")
+    answers = predictor.predict_batch(read_texts(source, text_column), progress=True)
+    write_answers(target, answers)
+    print(f"{len(answers):,} 条预测写在 {target}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_script(main)

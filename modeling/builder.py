@@ -1,0 +1,171 @@
+"""The one loader of models: tokenizer, base (optionally in 4 bits), LoRA, and an adapter's way back.
+
+    model, tokenizer = build_for_training(config, lora)
+    model, tokenizer, sentiment = load_adapter("outputs/lora_adapter")
+
+The only `from_pretrained` calls of the repository stand here.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from configs.errors import UserError
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+from data.hub_errors import hub_errors
+from data.rows import LABEL_NAMES
+from modeling.adapter import SentimentConfig, require_adapter
+from modeling.devices import Device, best_device
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+END_OF_TEXT = "<|endoftext|>"
+WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
+
+
+class Float32Head(nn.Linear):
+    """The classification head, always in float32.
+
+    In bf16 its logits near 4 could only differ by steps of 1/64, and its small updates would be
+    lost: PEFT casts LoRA weights to float32, but not the `score` layer that it trains beside them.
+    """
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (B, T, D) -> (B, T, C)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), self.weight)
+
+
+def resolve_model_name(name: str) -> str:
+    """A folder as given, a folder of this repository (`tiny_base`), or else a hub id."""
+    if Path(name).is_dir():
+        return name
+    if (REPOSITORY / name / "config.json").is_file():
+        return str(REPOSITORY / name)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
+    return name
+
+
+def load_tokenizer(name: str):
+    """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
+    from transformers import AutoTokenizer
+
+    with hub_errors(f"分词器 {name}", WAY_OUT):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_base(name: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
+    """Qwen2 with a fresh float32 `score` head, (B, T) -> (B, C). Draws the head from torch's seed."""
+    from transformers import AutoModelForSequenceClassification, logging
+
+    logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
+    logging.disable_progress_bar()
+    options = {"quantization_config": nf4_config(device)} if quantize else {}
+    # A quantised model cannot be moved after it is made; any other one is loaded in main memory first.
+    placement = {"": 0} if quantize and device.kind == "cuda" else None
+    with hub_errors(f"模型 {name}", WAY_OUT):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            name, num_labels=len(labels), dtype=dtype, device_map=placement, **options
+        )
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    # Qwen2.5-1.5B's config names none, and batches would be refused; pooling looks for this id.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
+    model.score = _float32_head(model.score)
+    return model
+
+
+def _float32_head(score: nn.Linear) -> Float32Head:
+    head = Float32Head(score.in_features, score.out_features, bias=False, device="meta")
+    head.weight = nn.Parameter(score.weight.detach().float())
+    return head
+
+
+def nf4_config(device: Device):
+    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    half = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float16
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=half,
+        llm_int8_skip_modules=["score"],
+    )
+
+
+def build_for_training(config: TrainingConfig, lora: LoraSettings):
+    """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
+    device, name = best_device(), resolve_model_name(config.model_name)
+    tokenizer = load_tokenizer(name)
+    base = load_base(
+        name, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
+    )
+    model = add_lora(base, lora)
+    model.peft_config["default"].base_model_name_or_path = config.model_name  # not this machine's folder
+    return model, tokenizer
+
+
+def add_lora(base, lora: LoraSettings):
+    """Freeze the base and put trainable low-rank neighbours beside its linear layers; the head stays trainable."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
+    peft_config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        modules_to_save=["score"],
+    )
+    try:
+        return get_peft_model(base, peft_config)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        linear = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+        )
+        raise UserError(
+            f"--target_modules：模型里没有 {'、'.join(lora.target_modules)}；可选 {'、'.join(linear)}"
+        ) from None
+
+
+def load_adapter(
+    folder: str | Path, base_model_name: str | None = None, *, merge: bool = True, device: Device | None = None
+):
+    """(model in evaluation mode on its device, tokenizer, `SentimentConfig`) from an adapter folder.
+
+    `merge` adds B A to W in float32, which moves the logits by about 1e-7, and only then casts to the
+    device's dtype; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
+    round W + B A to 4 bits.
+    """
+    from peft import PeftModel
+
+    folder, device = require_adapter(folder), device or best_device()
+    sentiment = SentimentConfig.load(folder)
+    quantize = sentiment.quantization == "nf4"
+    merge = merge and not quantize
+    name = resolve_model_name(base_model_name or sentiment.base_model)
+    tokenizer = load_tokenizer(str(folder))
+    dtype = torch.float32 if merge else device.weights_dtype
+    base = load_base(name, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
+    try:
+        model = PeftModel.from_pretrained(base, str(folder))
+    except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} 的适配器装不到基座 {name} 上：文件损坏，或它属于另一个基座（{reason}）") from None
+    if merge:
+        model = model.merge_and_unload()
+        head, model = model.score, model.to(device.weights_dtype)
+        head.float()
+    if not quantize:
+        model = model.to(device.kind)
+    return model.eval().requires_grad_(False), tokenizer, sentiment

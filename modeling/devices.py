@@ -1,0 +1,41 @@
+"""Which device, and in which precision it computes best."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """`kind` is cuda, mps or cpu; `bf16` says whether it multiplies bfloat16 matrices in hardware."""
+
+    kind: str
+    bf16: bool
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """How the frozen base is held: half the memory where that costs no speed."""
+        return torch.bfloat16 if self.kind == "cuda" and self.bf16 else torch.float32
+
+    def autocast(self, enabled: bool = True):
+        """bf16 autocast where the hardware has it, else nothing."""
+        if not (enabled and self.bf16):
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=torch.bfloat16)
+
+
+def best_device() -> Device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        # Cards before Ampere emulate bf16, slower than float32.
+        return Device("cuda", torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.mps.is_available():
+        return Device("mps", False)
+    return Device("cpu", cpu_has_bf16())
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, or ARM's BF16)."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,42 @@
+"""What a run is going to do, said before its first step."""
+
+from pathlib import Path
+
+from configs.training_config import TrainingConfig
+from modeling.devices import best_device
+from modeling.prediction import padded_length
+from modeling.sampling import LengthGroupedSampler
+from modeling.training import TokenizedRows, steps_per_epoch, total_steps
+
+
+def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size: int) -> int:
+    """Tokens of one epoch that the model computes, padding included, in the sampler's first order."""
+    order, lengths = sampler.order(0), sampler.lengths
+    batches = [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
+    return sum(padded_length(int(batch.max())) * len(batch) for batch in batches)
+
+
+def describe_plan(
+    config: TrainingConfig, model, tokenized: dict[str, TokenizedRows], sampler: LengthGroupedSampler
+) -> str:
+    """Model, trainable share, rows, padding, steps and where it all goes, as lines for the terminal."""
+    train, device = tokenized["train"], best_device()
+    trainable, total = model.get_nb_trainable_parameters()
+    real, padded = sum(train.lengths), padded_tokens(train, sampler, config.batch_size)
+    fixed = config.max_length * len(train)
+    rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
+    precision = "bf16 混合精度" if device.bf16 else "float32"
+    kind = "QLoRA（NF4 4 比特）" if config.use_qlora else "LoRA"
+    lines = [
+        f"模型      {config.model_name} + {kind}，{device.kind}，{precision}",
+        f"可训练    {trainable:,} / {total:,} 个参数（{trainable / total:.2%}）",
+        f"数据      {rows} 条",
+        f"每轮      {real:,} token，另有填充 {1 - real / padded:.1%}"
+        f"（都填到 {config.max_length} 则为 {1 - real / fixed:.1%}）",
+        f"步数      共 {total_steps(config, len(train)):,} 步，每轮 {steps_per_epoch(config, len(train)):,} 步，"
+        f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条",
+        f"写到      {Path(config.output_dir).resolve()}",
+    ]
+    if config.use_qlora and device.kind == "cpu":
+        lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
+    return "\n".join(lines)

@@ -1,0 +1,213 @@
+"""Trainer, set up for this task: exact accumulation, length-grouped batches, safe checkpoints, best adapter.
+
+trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
+trainer.train(resume_from_checkpoint=checkpoint)
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+from data.preprocessing import clean_text, encode_texts
+from data.rows import Rows
+from modeling.best_adapter import BestAdapter
+from modeling.checkpoints import CheckpointStore, Run
+from modeling.devices import best_device
+from modeling.prediction import pad, predict_logits
+from modeling.sampling import LengthGroupedSampler
+
+
+@dataclass
+class TokenizedRows:
+    """`input_ids[i]`, at most max_length tokens, has the label id `labels[i]`; a map-style torch dataset."""
+
+    input_ids: list[list[int]]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self.input_ids[index], "label": self.labels[index]}
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(ids) for ids in self.input_ids]
+
+
+def tokenize(rows: Rows, tokenizer, max_length: int) -> TokenizedRows:
+    """Cleaned and cut token ids of all rows, unpadded."""
+    return TokenizedRows(encode_texts(tokenizer, [clean_text(text) for text in rows.texts], max_length), rows.labels)
+
+
+def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
+    """Optimizer steps in one pass over `rows` rows; the last may have fewer rows."""
+    return math.ceil(rows / (config.batch_size * config.gradient_accumulation_steps))
+
+
+def total_steps(config: TrainingConfig, rows: int) -> int:
+    return config.max_steps or config.num_epochs * steps_per_epoch(config, rows)
+
+
+def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]) -> dict[str, Any]:
+    """Every setting that a trained adapter depends on; what is only about where and how often to write is not in it."""
+    names = (
+        "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
+        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed"
+    )
+    settings = {name: getattr(config, name) for name in names.split()}
+    return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
+
+
+def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
+    """Trainer's own options. Evaluation is asked for by `EvaluateAndKeepBest`, so none is set here."""
+    device = best_device()
+    quantised_on_gpu = config.use_qlora and device.kind == "cuda"
+    return TrainingArguments(
+        output_dir=config.output_dir,
+        num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(config.warmup_ratio * total_steps(config, rows)),
+        weight_decay=config.weight_decay,
+        # Paged: optimizer state moves to main memory when a long batch needs the GPU's.
+        optim="paged_adamw_32bit"
+        if quantised_on_gpu
+        else "adamw_torch_fused"
+        if device.kind != "mps"
+        else "adamw_torch",
+        bf16=device.bf16,
+        use_cpu=device.kind == "cpu",
+        gradient_checkpointing=config.gradient_checkpointing or quantised_on_gpu,
+        # The reentrant kind needs an input that requires a gradient, which a frozen embedding's output
+        # does not: the adapter would silently get none.
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        logging_steps=max(1, min(50, total_steps(config, rows) // 10)),
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.kind == "cuda",
+    )
+
+
+def mean_cross_entropy(
+    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy summed over the rows (B,) and divided by the rows of the whole optimizer step.
+
+    Thus 4 x 4 gives the gradient of 16 x 1, also where the last batch is smaller. Left to itself,
+    Trainer 5.x takes Qwen2's classifier for one that divides by itself and skips the division
+    (https://github.com/huggingface/transformers/issues/47688).
+    """
+    total = nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+class EvaluateAndKeepBest(TrainerCallback):
+    """Evaluate every `every` steps and at the end, and stop when patience is over.
+
+    By step and never by epoch: Trainer saves the checkpoint of an epoch's last step before the
+    evaluation of that epoch, and a run resumed from there would never do this evaluation.
+    """
+
+    def __init__(self, every: int, best: BestAdapter):
+        self.every, self.best = every, best
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args, state, control, metrics, model, **kwargs):
+        self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
+        if self.best.should_stop:
+            control.should_training_stop = True
+
+
+class SentimentTrainer(Trainer):
+    """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
+
+    def __init__(
+        self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
+    ):
+        super().__init__(compute_loss_func=mean_cross_entropy, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
+        self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
+        self.saving = False
+
+    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
+        return self.sampler
+
+    def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
+        """Accuracy and mean loss by the one prediction loop."""
+        rows = eval_dataset or self.eval_dataset
+        logits = torch.from_numpy(predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估"))  # (N, C)
+        labels = torch.tensor(rows.labels)
+        metrics = {
+            f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
+            f"{metric_key_prefix}_loss": float(nn.functional.cross_entropy(logits, labels)),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self.store.staging) if self.saving else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial=None) -> None:
+        """Trainer writes into the staging folder; the store then makes it visible as a whole."""
+        name = f"checkpoint-{self.state.global_step}"
+        self.saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.saving = False
+        self.best.save_to(self.store.staging / name)
+        self.store.commit(name)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
+        os.makedirs(output_dir, exist_ok=True)
+        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+
+
+def build_trainer(
+    config: TrainingConfig, model, tokenizer, tokenized: dict[str, TokenizedRows], run: Run, checkpoint: Path | None
+) -> SentimentTrainer:
+    """Everything put together; with a `checkpoint`, the best adapter so far comes from it."""
+    output_dir, train = Path(config.output_dir), tokenized["train"]
+    best = BestAdapter(output_dir, config.early_stopping_patience)
+    if checkpoint:
+        best.restore_from(checkpoint)
+    group_size = config.batch_size * config.gradient_accumulation_steps
+    return SentimentTrainer(
+        model=model,
+        args=training_arguments(config, len(train)),
+        train_dataset=train,
+        eval_dataset=tokenized["validation"],
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
+        sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
+        store=CheckpointStore(output_dir, run, config.save_total_limit, resumed=checkpoint is not None),
+        best=best,
+        pad_id=tokenizer.pad_token_id,
+    )
+
+
+def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` (B, T), `labels` (B,)."""
+    return pad([row["input_ids"] for row in rows], pad_id) | {"labels": torch.tensor([row["label"] for row in rows])}

@@ -1,0 +1,101 @@
+"""Fine-tune a Chinese sentiment classifier with LoRA or QLoRA, from top to bottom.
+
+    python train.py                                   # Qwen2.5-1.5B, LoRA, ChnSentiCorp; one GPU
+    python train.py --use_qlora                       # the same with a 4-bit base, for 4 to 6 GB
+    python train.py --preset tiny                     # the embedded small model and reviews; a laptop
+    python train.py --train_file my.csv --text_column 评论 --label_column 标签
+
+Killed? Run the same command again: it goes on from the newest whole checkpoint.
+"""
+
+import time
+from pathlib import Path
+
+from configs.cli import help_text, parse_config
+from configs.errors import run_script
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+
+
+def main() -> None:
+    config, lora = parse_config(
+        [TrainingConfig, LoraSettings],
+        None,
+        description=help_text(
+            "用 LoRA 或 QLoRA 微调一个中文情感分类器。被中断后，重新运行同一命令即接着训练。", __doc__
+        ),
+        presets=True,
+    )
+    started = time.time()
+    print("正在载入……", flush=True)
+
+    # Heavy imports stand here, so that --help and a mistyped flag answer at once.
+    from transformers import set_seed
+
+    from data.data_loader import fingerprints, load_splits
+    from model_evaluation.metrics import classification_metrics
+    from model_evaluation.tables import metrics_table
+    from modeling.adapter import SentimentConfig, save_adapter
+    from modeling.builder import build_for_training
+    from modeling.checkpoints import Run, choose_checkpoint, mark_finished
+    from modeling.plan import describe_plan
+    from modeling.prediction import predict_logits
+    from modeling.predictions import Predictions
+    from modeling.run_record import run_info
+    from modeling.training import build_trainer, fingerprint, tokenize
+
+    # Data: texts and labels, the same each time.
+    splits = load_splits(config)
+    data = fingerprints(splits)
+
+    # Is there an interrupted run of just these settings to go on with?
+    output_dir = Path(config.output_dir)
+    run = Run(fingerprint(config, lora, data))
+    checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
+    print("\n".join(notes), end="\n" if notes else "")
+
+    # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
+    set_seed(config.seed)  # before the head and A are drawn
+    model, tokenizer = build_for_training(config, lora)
+
+    # Tokens, Trainer, and what is going to happen.
+    tokenized = {name: tokenize(rows, tokenizer, config.max_length) for name, rows in splits.items()}
+    trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
+    print(describe_plan(config, model, tokenized, trainer.sampler), flush=True)
+
+    # Train; then back to the adapter that was best on the validation rows.
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.best.load_into(model)
+
+    # Predict once, then measure.
+    measured = {}
+    for name in [name for name in splits if name != "train"]:
+        logits = predict_logits(model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}")
+        predictions = Predictions(splits[name].texts, logits, splits[name].labels)
+        measured[name] = classification_metrics(predictions, list(model.config.id2label.values()))
+
+    # Save: the adapter folder appears whole or not at all.
+    sentiment = SentimentConfig(
+        base_model=config.model_name,
+        base_revision=getattr(model.config, "_commit_hash", None),
+        labels=list(model.config.id2label.values()),
+        max_length=config.max_length,
+        quantization="nf4" if config.use_qlora else None,
+    )
+    seconds = time.time() - started
+    info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
+    save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
+    mark_finished(output_dir, run)
+    trainer.best.remove()
+
+    print(metrics_table(measured))
+    print(
+        f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。接下来："
+    )
+    flag = "" if config.output_dir == "./outputs" else f" --model_path {output_dir / 'lora_adapter'}"
+    print(f"  python inference.py --interactive{flag}")
+    print(f"  python model_evaluation/run_full_eval.py{flag}")
+
+
+if __name__ == "__main__":
+    run_script(main)
