@@ -59,8 +59,8 @@ def calibration_scores(predictions: Predictions, temperature: float = 1.0) -> di
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T that minimises the NLL of softmax(logits / T): logits (N, C), labels (N,). Never worse than T = 1.
 
-    1.0 where no row is wrong: the NLL then falls for ever as T goes to 0, and a set without an error says nothing
-    about over-confidence. The NLL is convex in 1/T, so a bounded one-dimensional search finds the minimum.
+    1.0 where every label has the highest logit: the NLL then falls for ever as T goes to 0, and a set without an
+    error says nothing about over-confidence. The NLL is convex in 1/T, so a bounded one-dimensional search finds the minimum.
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks". ValueError if there are no rows.
     """
     from scipy.optimize import minimize_scalar
@@ -68,7 +68,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if len(labels) == 0:
         raise ValueError("没有可用于拟合温度的数据：验证集为空")
-    if (logits.argmax(axis=1) == labels).all():
+    if (logits[np.arange(len(labels)), labels] == logits.max(axis=1)).all():
         return 1.0
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(logits, labels, np.exp(log_t)),
