@@ -110,6 +110,7 @@ def test_right_and_inverted_answers_on_the_real_suite():
         ([0, 1, 0], r"4 条用例.*\(3,\)"),
         ([[0, 1, 0, 1]], r"4 条用例.*\(1, 4\)"),
         ([0.9, 0.1, 0.8, 0.2], "标签编号 0/1"),
+        ([1.0, 0.0, 1.0, 0.0], "标签编号 0/1"),
         ([0, 1, 2, 0], "标签编号 0/1"),
     ],
 )
@@ -144,6 +145,7 @@ def test_all_problems_come_in_one_message(tmp_path):
         {"text": " \u200b", "label": 2, "reason": ""},
         {"text": "好", "label": True, "lable": 1},
         "不是对象",
+        {"text": "真好", "label": True, "reason": "夸奖。"},
     ]
     bad = [entry(), entry(name="A b", title="", cases=cases), entry(cases=[]), {"name": "b"}, 7]
     with pytest.raises(UserError) as raised:
@@ -163,6 +165,7 @@ def test_all_problems_come_in_one_message(tmp_path):
 第 2 种能力的第 3 条缺少 reason
 第 2 种能力的第 3 条有不认识的项 lable
 第 2 种能力的第 4 条应为对象，含 text、label、reason
+第 2 种能力的第 5 条的 label 应为 0 或 1，得到 True
 第 3 种能力的 name 与第 1 种能力重复
 第 2 种能力的第 1 条的 text 与第 1 种能力的第 1 条重复"""
     assert listed == expected.split("\n")
