@@ -153,6 +153,16 @@ def test_temperature_by_hand():
     assert fit_temperature(logits, np.array([1, 0, 0])) == pytest.approx(4 / np.log(2), rel=1e-4)
 
 
+@pytest.mark.parametrize("right", range(2, 40))
+def test_temperature_1_stays_exactly_where_it_is_best(right):
+    """`right` of right + 1 rows right, each with just that confidence: the search alone would end a hair beside 1."""
+    logits = np.tile([np.log(right), 0.0], (right + 1, 1))
+    labels = np.r_[np.zeros(right, dtype=int), 1]
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(1, rel=1e-5)
+    assert negative_log_likelihood(logits, labels, temperature) <= negative_log_likelihood(logits, labels, 1.0)
+
+
 @pytest.mark.parametrize("logits", [[[3.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]])
 def test_temperature_stays_1_where_no_error_teaches_anything(logits):
     assert fit_temperature(np.array(logits), np.array([0, 1])) == 1.0

@@ -104,11 +104,17 @@ def test_the_walk_stops_at_the_first_failure_by_hand():
     assert chosen["precision"] == 248 / 254
 
 
+def test_a_small_set_is_walked_from_an_earlier_start():
+    """200 rows: 153 are more than half of them, so the walk starts at 93, where one error passes, and ends at 101."""
+    chosen = choose_threshold(falling(200), wrong_at(200, *range(100, 200)), 0.95)
+    assert chosen["accepted"] == 101
+
+
 def test_a_failure_ends_the_walk_even_if_later_rows_would_pass():
     correct = wrong_at(1000, *range(150, 160))  # ten errors at 160 rows fail; ten at 1,000 would pass with ease
     assert clopper_pearson_lower(990, 1000) > 0.95
     chosen = choose_threshold(falling(1000), correct, 0.95)
-    assert chosen["threshold"] is None or chosen["accepted"] < 160
+    assert chosen["accepted"] == 153  # three errors, where the walk starts
 
 
 def test_early_errors_are_named():

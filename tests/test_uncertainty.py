@@ -94,6 +94,7 @@ def test_bootstrap_in_chunks_draws_all_resamples_of_all_rows(monkeypatch):
     assert len(seen) == 17
     assert drawn.shape == (50, 12)
     assert (drawn.sum(axis=1) == 12).all()
+    assert drawn.mean(axis=0) == pytest.approx(1, abs=0.6)  # each row once on average, the last one too
 
 
 def test_bootstrap_leaves_undefined_resamples_out():
