@@ -6,6 +6,8 @@
 The only `from_pretrained` calls of the repository stand here.
 """
 
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,6 +23,10 @@ from modeling.devices import Device, best_device
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 END_OF_TEXT = "<|endoftext|>"
+# Messages of libraries about themselves, which a user can do nothing about.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # "Failed to load CPU gemm_4bit_forward"
+warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing", category=FutureWarning)
+
 WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
 
 
@@ -60,10 +66,11 @@ def load_tokenizer(name: str):
 
 def load_base(name: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
     """Qwen2 with a fresh float32 `score` head, (B, T) -> (B, C). Draws the head from torch's seed."""
-    from transformers import AutoModelForSequenceClassification, logging
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
+    transformers_logging.disable_progress_bar()
     options = {"quantization_config": nf4_config(device)} if quantize else {}
     # A quantised model cannot be moved after it is made; any other one is loaded in main memory first.
     placement = {"": 0} if quantize and device.kind == "cuda" else None
@@ -80,14 +87,32 @@ def load_base(name: str, tokenizer, *, labels: list[str], quantize: bool, dtype:
     return model
 
 
+def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
+    """(language model without adapter or head of ours, in evaluation mode on its device, tokenizer).
+
+    `name` is what `resolve_model_name` takes. In 4 bits the vocabulary projection stays whole, as in
+    transformers' own default: log-probabilities are read from it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name, device = resolve_model_name(name), device or best_device()
+    options = {"quantization_config": nf4_config(device, whole="lm_head")} if quantize else {}
+    placement = {"": 0} if quantize and device.kind == "cuda" else None
+    with hub_errors(f"模型 {name}", WAY_OUT):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=device.weights_dtype, device_map=placement, **options)
+    if not quantize:
+        model = model.to(device.kind)
+    return model.eval().requires_grad_(False), load_tokenizer(name)
+
+
 def _float32_head(score: nn.Linear) -> Float32Head:
     head = Float32Head(score.in_features, score.out_features, bias=False, device="meta")
     head.weight = nn.Parameter(score.weight.detach().float())
     return head
 
 
-def nf4_config(device: Device):
-    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+def nf4_config(device: Device, whole: str = "score"):
+    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314); layer `whole` stays as it is."""
     from transformers import BitsAndBytesConfig
 
     half = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float16
@@ -96,7 +121,7 @@ def nf4_config(device: Device):
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=half,
-        llm_int8_skip_modules=["score"],
+        llm_int8_skip_modules=[whole],
     )
 
 

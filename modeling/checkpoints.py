@@ -63,9 +63,13 @@ def fault_of(checkpoint: Path) -> str | None:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """`step`, `run_id`, `fingerprint` and `files`; `ValueError` or `OSError` if it is not one of ours."""
     manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or not {"step", "run_id", "fingerprint", "files"} <= set(manifest):
-        raise ValueError("not a manifest")
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
+        raise ValueError("not a manifest, or a changed one")
     return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def choose_checkpoint(output_dir: Path, mode: str, run: Run) -> tuple[Path | None, list[str]]:
@@ -168,7 +172,7 @@ class CheckpointStore:
             "fingerprint": self.run.fingerprint,
             "files": entries,
         }
-        write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest | {"sha256": _digest(manifest)})
         fsync_tree(folder)
 
 

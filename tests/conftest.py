@@ -1,0 +1,41 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
+
+import pytest
+from small import make_small_base, run_script, small_reviews, write_jsonl
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory):
+    """Folder of a throwaway base."""
+    return make_small_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def review_files(tmp_path_factory):
+    """Flags that name a training, a validation and a test file of small reviews."""
+    folder, rows = tmp_path_factory.mktemp("reviews"), small_reviews(120)
+    parts = {"train": rows[:80], "validation": rows[80:100], "test": rows[100:]}
+    flags = []
+    for name, part in parts.items():
+        flags += [f"--{name}_file", str(write_jsonl(folder / f"{name}.jsonl", part))]
+    return flags
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, small_base, review_files):
+    """(finished process, output folder) of one short real training run."""
+    output = tmp_path_factory.mktemp("trained")
+    result = run_script(
+        "train.py", "--model_name", small_base, *review_files, "--output_dir", output,
+        "--learning_rate", "5e-3", "--num_epochs", "4", "--save_steps", "10", "--max_length", "64",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result, output
+
+
+@pytest.fixture(scope="session")
+def adapter(trained):
+    """The adapter folder of that run."""
+    return trained[1] / "lora_adapter"

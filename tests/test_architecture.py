@@ -1,0 +1,59 @@
+"""The shape of the repository, held by a test: imports point one way, models and data have one door each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from small import REPOSITORY, run_script
+
+LAYERS = ["configs", "data", "modeling", "model_evaluation"]
+SCRIPTS = ["train", "eval", "inference"]
+SOURCES = [path for layer in LAYERS for path in sorted((REPOSITORY / layer).rglob("*.py"))]
+ALL = [*SOURCES, *(REPOSITORY / f"{name}.py" for name in SCRIPTS), *sorted((REPOSITORY / "benchmarks").glob("*.py"))]
+
+
+def imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def calls(path: Path) -> set[str]:
+    nodes = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in nodes}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_imports_point_one_way(path):
+    layer = LAYERS.index(path.relative_to(REPOSITORY).parts[0])
+    assert not imported_packages(path) & set(LAYERS[layer + 1 :] + SCRIPTS)
+
+
+@pytest.mark.parametrize(("name", "home"), [("from_pretrained", "modeling"), ("load_dataset", "data")])
+def test_one_door_for_models_and_one_for_datasets(name, home):
+    users = {path.relative_to(REPOSITORY).parts[0] for path in ALL if name in calls(path)}
+    assert users == {home}
+
+
+def test_nothing_edits_sys_path_or_trusts_remote_code_or_catches_everything():
+    for path in ALL:
+        text = path.read_text(encoding="utf-8")
+        assert "sys.path" not in text and "trust_remote_code" not in text, path
+        handlers = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ExceptHandler)]
+        assert all(handler.type is not None for handler in handlers), path
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "inference.py"])
+def test_help_answers_without_heavy_imports(script):
+    result = run_script("-X", "importtime", script, "--help")
+    assert result.returncode == 0 and "--model_" in result.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "datasets", "peft", "sklearn"}
+
+
+def test_train_py_can_be_read_in_one_go():
+    assert len((REPOSITORY / "train.py").read_text(encoding="utf-8").splitlines()) <= 150
