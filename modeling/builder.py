@@ -105,6 +105,26 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     return model.eval().requires_grad_(False), load_tokenizer(name)
 
 
+def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
+    """(language model without adapter or head of ours, in evaluation mode on its device, tokenizer).
+
+    `name` is what `resolve_model_name` takes. In 4 bits the vocabulary projection stays whole, as in
+    transformers' own default: log-probabilities are read from it.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    name, device = resolve_model_name(name), device or best_device()
+    options = {"quantization_config": nf4_config(device, whole="lm_head")} if quantize else {}
+    placement = {"": 0} if quantize and device.kind == "cuda" else None
+    with hub_errors(f"模型 {name}", WAY_OUT):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=device.weights_dtype, device_map=placement, **options)
+    if not quantize:
+        model = model.to(device.kind)
+    return model.eval().requires_grad_(False), load_tokenizer(name)
+
+
 def _float32_head(score: nn.Linear) -> Float32Head:
     head = Float32Head(score.in_features, score.out_features, bias=False, device="meta")
     head.weight = nn.Parameter(score.weight.detach().float())
@@ -112,7 +132,7 @@ def _float32_head(score: nn.Linear) -> Float32Head:
 
 
 def nf4_config(device: Device, whole: str = "score"):
-    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314); layer `whole` stays as it is."""
+    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`."""
     from transformers import BitsAndBytesConfig
 
     half = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float16
