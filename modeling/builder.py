@@ -94,24 +94,6 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     transformers' own default: log-probabilities are read from it.
     """
     from transformers import AutoModelForCausalLM
-
-    name, device = resolve_model_name(name), device or best_device()
-    options = {"quantization_config": nf4_config(device, whole="lm_head")} if quantize else {}
-    placement = {"": 0} if quantize and device.kind == "cuda" else None
-    with hub_errors(f"模型 {name}", WAY_OUT):
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=device.weights_dtype, device_map=placement, **options)
-    if not quantize:
-        model = model.to(device.kind)
-    return model.eval().requires_grad_(False), load_tokenizer(name)
-
-
-def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
-    """(language model without adapter or head of ours, in evaluation mode on its device, tokenizer).
-
-    `name` is what `resolve_model_name` takes. In 4 bits the vocabulary projection stays whole, as in
-    transformers' own default: log-probabilities are read from it.
-    """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
