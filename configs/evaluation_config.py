@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from configs.options import ConfigError, check_fields, option
 
 SPLITS = ("train", "validation", "test")
+STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
 
 
 @dataclass
@@ -21,8 +22,27 @@ class EvaluationConfig:
     output_dir: str = option("./model_evaluation/outputs", "结果文件夹")
 
     def __post_init__(self):
-        problems = check_fields(self)
-        if self.dataset and self.test_file:
-            problems.append("--dataset 与 --test_file 只能给一个")
-        if problems:
+        if problems := self.problems():
             raise ConfigError(problems)
+
+    def problems(self) -> list[str]:
+        """One line for each thing that is wrong with the values."""
+        both = ["--dataset 与 --test_file 只能给一个"] if self.dataset and self.test_file else []
+        return check_fields(self) + both
+
+
+@dataclass
+class StepConfig(EvaluationConfig):
+    """One step of the evaluation, whose predictions are kept for the others."""
+
+    fresh: bool = option(False, "不用上次留下的预测，全部重新算")
+
+
+@dataclass
+class FullEvaluationConfig(StepConfig):
+    steps: list[str] = option(STEPS, "只做哪几步，逗号分隔")
+
+    def problems(self) -> list[str]:
+        unknown = [name for name in self.steps if name not in STEPS]
+        wrong = f"--steps：应为 {'、'.join(STEPS)} 中的一个或几个，逗号分隔，得到 {'、'.join(unknown)}"
+        return super().problems() + ([wrong] if unknown else [])

@@ -1,0 +1,136 @@
+"""The model's answers by text: each distinct text is read once, and the answers are kept for the next run.
+
+    answers = Answers(folder, fingerprint, lambda: SentimentPredictor(lora_path=...))
+    answers.prepare(texts)  # one run of the model over those that are not known yet
+    answers(texts)          # their logits, (N, C) float32
+    answers.save(rows)
+
+Kept in the output folder: `predictions.jsonl` (the evaluated rows), `predictions_more.jsonl` (all other texts) and
+`predictions_key.json`, which says which model gave them and holds the SHA-256 of both files. Answers of another model,
+or of a file that something else has written since, are not used.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.atomic import write_json
+from data.preprocessing import clean_text
+from data.rows import Rows
+from modeling.adapter import SentimentConfig, require_adapter
+from modeling.predictions import Predictions
+
+ROWS_FILE = "predictions.jsonl"
+MORE_FILE = "predictions_more.jsonl"
+KEY_FILE = "predictions_key.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json")
+
+
+class Answers:
+    """Logits by text. `load_predictor` is called only when a text is unknown, and its model is let go afterwards."""
+
+    def __init__(self, folder: str | Path, fingerprint: str, load_predictor: Callable, *, fresh: bool = False):
+        self.folder, self.fingerprint, self._load_predictor = Path(folder), fingerprint, load_predictor
+        self._kept = {} if fresh else _read_kept(self.folder, fingerprint)
+        self._logits = {
+            text: row for kept in self._kept.values() for text, row in zip(kept.texts, kept.logits, strict=True)
+        }
+        self._requested, self._distinct = 0, set()
+        self._predicted, self._seconds = 0, 0.0
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """The distinct texts whose answer is not known, sorted."""
+        return sorted(set(texts) - self._logits.keys())
+
+    def prepare(self, texts: Sequence[str], progress: str | None = None) -> None:
+        """Run the model once over those of `texts` that are not known yet; `progress` titles a progress bar."""
+        self._requested += len(texts)
+        self._distinct |= {clean_text(text) for text in set(texts)}
+        if not (missing := self.missing(texts)):
+            return
+        predictor = self._load_predictor()
+        start = time.perf_counter()
+        predictions = predictor.predictions(missing, progress=progress)
+        self._seconds += time.perf_counter() - start
+        self._predicted += len({clean_text(text) for text in missing})
+        self._logits.update(zip(missing, predictions.logits, strict=True))
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits (N, C) of prepared texts; KeyError for another one."""
+        return np.stack([self._logits[text] for text in texts])
+
+    def counts(self) -> dict:
+        """What was asked for and what the model did in this process; texts count as the model sees them, cleaned.
+
+        `requested_texts` (repeats included), `distinct_texts`, `predicted_texts` (read by the model now; the others
+        were known from an earlier run) and `seconds` of the model, loading not included.
+        """
+        return {
+            "requested_texts": self._requested,
+            "distinct_texts": len(self._distinct),
+            "predicted_texts": self._predicted,
+            "seconds": round(self._seconds, 3),
+        }
+
+    def save(self, rows: Rows) -> None:
+        """Write the answers to the evaluated `rows` and to all other texts; the key comes last."""
+        if not self._predicted and self._kept_rows() == rows:
+            return
+        evaluated = set(rows.texts)
+        others = [text for text in self._logits if text not in evaluated]
+        Predictions(rows.texts, self(rows.texts), np.array(rows.labels)).save(self.folder / ROWS_FILE)
+        more = Predictions(others, self(others) if others else np.empty((0, 2)))
+        more.save(self.folder / MORE_FILE)
+        files = {name: _sha256(self.folder / name) for name in (ROWS_FILE, MORE_FILE)}
+        write_json(self.folder / KEY_FILE, {"model": self.fingerprint, "files": files})
+
+    def _kept_rows(self) -> Rows | None:
+        kept = self._kept.get(ROWS_FILE)
+        return None if kept is None or kept.labels is None else Rows(kept.texts, kept.labels.tolist())
+
+
+def model_fingerprint(model_path: str | Path, base_model_name: str | None = None) -> str:
+    """16 hex digits that change when the model's logits may: the adapter's files, its settings, or the base.
+
+    Temperature and thresholds play no part: they are read off the logits. A base that is a folder counts by names,
+    sizes and times of its files, since reading gigabytes for a hash would take longer than many an evaluation.
+    """
+    from modeling.builder import resolve_model_name
+
+    folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
+    base = resolve_model_name(base_model_name or sentiment.base_model)
+    facts = {
+        "files": {name: _sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()},
+        "base": base,
+        "revision": sentiment.base_revision,
+        "base_files": _file_facts(Path(base)),
+        "settings": [sentiment.labels, sentiment.max_length, sentiment.quantization, sentiment.head],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file_facts(folder: Path) -> list[list]:
+    if not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_kept(folder: Path, fingerprint: str) -> dict[str, Predictions]:
+    """File name -> its predictions, where this model gave them and nothing has touched the file since."""
+    try:
+        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+        if key["model"] != fingerprint:
+            return {}
+        unchanged = [name for name in (ROWS_FILE, MORE_FILE) if _sha256(folder / name) == key["files"][name]]
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or not ours: predict again
+        return {}
+    return {name: Predictions.load(folder / name) for name in unchanged}

@@ -1,0 +1,111 @@
+"""How far an adapter's confidence can be trusted, and from which confidence on it may answer alone.
+
+    python model_evaluation/confidence_analysis.py --model_path ./outputs/lora_adapter
+    python model_evaluation/confidence_analysis.py --test_file my_test.csv --text_column 评论 --label_column 标签
+
+Chooses a temperature and thresholds for 95%, 97% and 99% precision on the validation split, tries them on the
+test rows, writes confidence_analysis.json, and puts both into the adapter's sentiment_config.json.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from configs.errors import UserError, run_script
+from data.atomic import write_json
+from data.rows import Rows
+from data.seen_texts import seen_mask
+from model_evaluation.calibration import calibration_report, confidence_summary, fit_temperature
+from model_evaluation.pipeline import Evaluation, Step, run_single
+from model_evaluation.thresholds import risk_coverage, threshold_table
+from modeling.adapter import SentimentConfig
+from modeling.predictions import Predictions, softmax
+
+CURVE_POINTS = 200  # more than a plot shows
+
+
+def needed_texts(evaluation: Evaluation) -> list[str]:
+    if evaluation.config.split == "validation" and not evaluation.config.test_file:
+        raise UserError("温度和阈值是在验证集上选的，不能再用验证集检验；请用 --split test 或 --test_file")
+    return evaluation.validation.texts + evaluation.rows.texts
+
+
+def calibrate(evaluation: Evaluation) -> str:
+    """confidence_analysis.json; the temperature and the thresholds also go into the adapter's sentiment_config.json."""
+    held_out = unseen_rows(evaluation.config.model_path, evaluation.validation)
+    validation, test = evaluation.predictions(held_out), evaluation.predictions(evaluation.rows)
+    result = confidence_analysis(validation, test)
+    validation_facts = {"n": len(held_out), "left_out_seen": len(evaluation.validation) - len(held_out)}
+    described = evaluation.described()
+    described["data"]["validation"] = validation_facts | {"fingerprint": held_out.fingerprint()}
+    write_json(evaluation.output / STEP.file, result | described)
+    save_calibration(evaluation.config.model_path, result["temperature"], result["thresholds"])
+    return _calibration_lines(evaluation, result)
+
+
+def unseen_rows(model_path: str, rows: Rows) -> Rows:
+    """The rows that the adapter has not seen in training: it is surer, and more often right, on what it has learnt."""
+    kept = rows.select(np.flatnonzero(~seen_mask(model_path, rows.texts)).tolist())
+    if not len(kept):
+        raise UserError("验证集的评论都在训练中见过，无法用来选温度和阈值；请换验证集重新训练")
+    return kept
+
+
+def confidence_analysis(validation: Predictions, test: Predictions) -> dict:
+    """Temperature and thresholds chosen on `validation`, everything else reported on `test`, JSON-ready.
+
+    The keys of `confidence_summary` are of the raw confidence, max(probs); thresholds and the risk-coverage curve are
+    of the confidence after the temperature, which is the one that `SentimentPredictor` returns.
+    """
+    temperature = fit_temperature(validation.logits, validation.labels)
+    calibrated = softmax(test.logits, temperature).max(axis=1)
+    return confidence_summary(test) | {
+        "n": len(test),
+        "temperature": temperature,
+        "calibration": {
+            "validation": calibration_report(validation, temperature),
+            "test": calibration_report(test, temperature),
+        },
+        "risk_coverage": thinned(risk_coverage(calibrated, test.pred == test.labels)),
+        "thresholds": threshold_table(validation, test, temperature),
+    }
+
+
+def thinned(curve: dict, points: int = CURVE_POINTS) -> dict:
+    """A risk-coverage curve with at most `points` points, evenly spread, both ends kept; its areas are untouched."""
+    total = len(curve["coverage"])
+    chosen = np.unique(np.linspace(0, total - 1, min(points, total)).round().astype(int)).tolist()
+    return curve | {name: [curve[name][i] for i in chosen] for name in ("threshold", "coverage", "risk")}
+
+
+def save_calibration(model_path: str, temperature: float, table: list[dict]) -> None:
+    """Into sentiment_config.json, whole or not at all; a target without a threshold leaves none behind."""
+    thresholds = {f"{row['target']:g}": row["threshold"] for row in table if row["threshold"] is not None}
+    config = SentimentConfig.load(model_path)
+    dataclasses.replace(config, temperature=temperature, thresholds=thresholds).save(model_path)
+
+
+def _calibration_lines(evaluation: Evaluation, result: dict) -> str:
+    scores = result["calibration"]["test"]
+    lines = [
+        f"温度 {result['temperature']:.3f}；测试上的 ECE {scores['before']['ece']:.4f} → {scores['after']['ece']:.4f}"
+    ]
+    lines += [_threshold_line(row) for row in result["thresholds"]]
+    return "\n".join([*lines, f"温度和阈值已写进 {evaluation.config.model_path}/sentiment_config.json"])
+
+
+def _threshold_line(row: dict) -> str:
+    if row["threshold"] is None:
+        return f"精度 {row['target']:.0%}：没有阈值（{row['reason']}）"
+    tried = row["test"]
+    precision = "—" if tried["precision"] is None else f"{tried['precision']:.1%}"
+    return (
+        f"精度 {row['target']:.0%}：阈值 {row['threshold']:.4f}，"
+        f"测试上自动回答 {tried['coverage']:.1%}，其中对的 {precision}"
+    )
+
+
+STEP = Step("confidence", "置信度、校准与阈值", "confidence_analysis.json", needed_texts, calibrate)
+
+if __name__ == "__main__":
+    run_script(lambda: run_single(STEP, "置信度分析：在验证集上选温度和阈值，在测试集上检验，写进适配器。", __doc__))

@@ -1,0 +1,164 @@
+"""What the evaluation scripts share: the rows, the model's answers to all texts, and the order of things.
+
+    evaluation = Evaluation(config)
+    said = run_steps(evaluation, [METRICS, CONFIDENCE])
+
+Every step first says which texts it needs; the model then reads all of them, each once; then the steps compute.
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from configs.cli import help_text, parse_config
+from configs.errors import UserError
+from configs.evaluation_config import StepConfig
+from data.rows import Rows
+from model_evaluation.answers import Answers, model_fingerprint
+from model_evaluation.behaviour import load_suite
+from model_evaluation.evaluation_data import evaluation_rows, evaluation_splits, training_splits
+from model_evaluation.robustness import RobustnessPlan, plan_robustness
+from modeling.adapter import SentimentConfig, read_run_info
+from modeling.predictions import Predictions
+from modeling.run_record import environment
+
+
+class Evaluation:
+    """Everything that the steps of one evaluation read; each piece is made when it is first asked for."""
+
+    def __init__(self, config: StepConfig):
+        self.config, self.output = config, Path(config.output_dir)
+        self.sentiment = SentimentConfig.load(config.model_path)
+        self.failures: dict[str, str] = {}  # step -> what went wrong
+
+    def load(self) -> None:
+        """Meet a mistake in what all steps need (files, columns, the base's name) before the first of them."""
+        _ = self.rows, self.answers
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The evaluated rows, sampled if asked."""
+        return evaluation_rows(self.config)
+
+    @cached_property
+    def validation(self) -> Rows:
+        """All validation rows, never sampled: of `--dataset`, or else of the data that the adapter was trained on."""
+        splits = training_splits(self.config.model_path) if self.config.test_file else evaluation_splits(self.config)
+        return splits["validation"]
+
+    @cached_property
+    def robustness_plan(self) -> RobustnessPlan:
+        from tqdm import tqdm
+
+        def bar(kinds):
+            return tqdm(kinds, desc="改写评论", unit="种", leave=False)
+
+        return plan_robustness(self.rows.texts, self.rows.labels, load_suite(), seed=self.config.seed, progress=bar)
+
+    @cached_property
+    def answers(self) -> Answers:
+        config = self.config
+        fingerprint = model_fingerprint(config.model_path, config.base_model_name)
+        return Answers(self.output, fingerprint, self.load_predictor, fresh=config.fresh)
+
+    def load_predictor(self):
+        from modeling.prediction import SentimentPredictor
+
+        return SentimentPredictor(self.config.base_model_name, self.config.model_path)
+
+    def predictions(self, rows: Rows) -> Predictions:
+        """The model's answers to rows whose texts are prepared."""
+        return Predictions(rows.texts, self.answers(rows.texts), rows.labels)
+
+    def described(self) -> dict:
+        """What each result file says about where it comes from."""
+        return {
+            "environment": environment(),
+            "model_path": self.config.model_path,
+            "model_fingerprint": self.answers.fingerprint,
+            "data": {
+                "source": self._source(),
+                "split": self.config.split,
+                "fingerprint": self.rows.fingerprint(),
+                "n": len(self.rows),
+            },
+        }
+
+    def _source(self) -> str:
+        """The file or data set that the evaluated rows are from."""
+        if named := self.config.test_file or self.config.dataset:
+            return named
+        trained_on = read_run_info(self.config.model_path)["config"]
+        files = (trained_on.get(f"{self.config.split}_file"), trained_on["train_file"])
+        return next(filter(None, files)) if trained_on["train_file"] else trained_on["dataset"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`texts` says what the model must read; `run` writes the step's `file` and returns lines for the terminal."""
+
+    name: str
+    title: str
+    file: str
+    texts: Callable[[Evaluation], list[str]]
+    run: Callable[[Evaluation], str]
+
+
+def predict_once(evaluation: Evaluation, texts: list[str]) -> None:
+    """The one run of the model: over all distinct texts that no earlier run has answered."""
+    answers = evaluation.answers
+    answers.prepare(texts, progress="预测")
+    answers.save(evaluation.rows)
+    counts = answers.counts()
+    print(
+        f"需要 {counts['requested_texts']:,} 个回答，不同的文本 {counts['distinct_texts']:,} 条："
+        f"模型读了 {counts['predicted_texts']:,} 条，用时 {counts['seconds']:.1f} 秒；其余沿用上次的预测",
+        flush=True,
+    )
+
+
+def run_single(step: Step, title: str, docstring: str) -> None:
+    """The script of one step; its errors go to the caller."""
+    (config,) = parse_config([StepConfig], None, description=help_text(title, docstring))
+    print("正在载入……", flush=True)
+    evaluation = Evaluation(config)
+    predict_once(evaluation, step.texts(evaluation))
+    print(step.run(evaluation))
+    print(f"\n结果写在 {evaluation.output / step.file}")
+
+
+def run_steps(evaluation: Evaluation, steps: list[Step]) -> dict[str, float]:
+    """All steps; one that fails is noted in `evaluation.failures`, and the others go on. Seconds of those done."""
+    texts: list[str] = []
+    for step in steps:
+        with _noting_failure(evaluation, step):
+            texts += step.texts(evaluation)
+    if texts:
+        predict_once(evaluation, texts)
+    done = {}
+    for number, step in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {step.title}", flush=True)
+        if step.name in evaluation.failures:
+            print(f"跳过：{evaluation.failures[step.name]}", flush=True)
+            continue
+        start = time.perf_counter()
+        with _noting_failure(evaluation, step):
+            print(step.run(evaluation), flush=True)
+            done[step.name] = time.perf_counter() - start
+    return done
+
+
+@contextmanager
+def _noting_failure(evaluation: Evaluation, step: Step) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever it is, the other steps can still be done
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        evaluation.failures[step.name] = str(error) or type(error).__name__
+        print(f"「{step.title}」失败：{evaluation.failures[step.name]}", file=sys.stderr, flush=True)
