@@ -41,7 +41,10 @@ def main() -> None:
     from data.audit_checks import overlaps, split_figures
     from data.data_loader import fingerprints, load_splits
     from data.suspicious_labels import write_suspicious
+    from modeling.adapter import require_adapter
 
+    if config.model_path:
+        require_adapter(config.model_path)
     splits = load_splits(config)
     print("正在计数……", flush=True)
     audit: dict[str, Any] = {
