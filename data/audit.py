@@ -2,7 +2,7 @@
 
     python -m data.audit --dataset ChnSentiCorp
     python -m data.audit --train_file train.csv --validation_file valid.csv --test_file test.csv
-    python -m data.audit --model_path ./outputs/lora_adapter      # probabilities of an adapter
+    python -m data.audit --model_path ./outputs/lora_adapter
 
 It writes two files into --output_dir. `data_audit.json` has the keys data, splits, overlaps,
 suspicious_labels and environment. `suspicious_labels.csv` lists the probably mislabelled training
