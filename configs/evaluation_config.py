@@ -35,6 +35,9 @@ class EvaluationConfig:
 class StepConfig(EvaluationConfig):
     """One step of the evaluation, whose predictions are kept for the others."""
 
+    max_samples: int | None = option(
+        None, "最多评估多少条（按标签分层抽取），不给则全部；选温度和阈值的验证集总是全部用上", minimum=2
+    )
     fresh: bool = option(False, "不用上次留下的预测，全部重新算")
 
 

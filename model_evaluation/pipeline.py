@@ -1,7 +1,7 @@
 """What the evaluation scripts share: the rows, the model's answers to all texts, and the order of things.
 
     evaluation = Evaluation(config)
-    said = run_steps(evaluation, [METRICS, CONFIDENCE])
+    seconds = run_steps(evaluation, [METRICS, CONFIDENCE])
 
 Every step first says which texts it needs; the model then reads all of them, each once; then the steps compute.
 """
@@ -115,9 +115,10 @@ def predict_once(evaluation: Evaluation, texts: list[str]) -> None:
     answers.prepare(texts, progress="预测")
     answers.save(evaluation.rows)
     counts = answers.counts()
+    reused = counts["distinct_texts"] - counts["predicted_texts"]
     print(
         f"需要 {counts['requested_texts']:,} 个回答，不同的文本 {counts['distinct_texts']:,} 条："
-        f"模型读了 {counts['predicted_texts']:,} 条，用时 {counts['seconds']:.1f} 秒；其余沿用上次的预测",
+        f"模型读了 {counts['predicted_texts']:,} 条（{counts['seconds']:.1f} 秒），沿用上次的预测 {reused:,} 条",
         flush=True,
     )
 

@@ -15,8 +15,8 @@ from configs.errors import run_script
 from configs.evaluation_config import FullEvaluationConfig
 from data.atomic import write_json
 from data.seen_texts import seen_mask
+from model_evaluation.benchmark import STEP as BASELINES
 from model_evaluation.confidence_analysis import STEP as CONFIDENCE
-from model_evaluation.evaluation_data import training_splits
 from model_evaluation.metrics import seen_unseen_metrics
 from model_evaluation.pipeline import Evaluation, Step, run_steps
 from model_evaluation.robustness_test import STEP as ROBUSTNESS
@@ -67,24 +67,6 @@ def measure(evaluation: Evaluation) -> str:
     return metrics_table({name: metrics for name, metrics in shown.items() if metrics})
 
 
-def compare(evaluation: Evaluation) -> str:
-    """baseline_comparison.json: everything cheaper than the adapter on the same rows."""
-    from model_evaluation.baselines import compare_baselines, comparison_table
-
-    config = evaluation.config
-    comparison = compare_baselines(
-        evaluation.load_predictor(),
-        evaluation.predictions(evaluation.rows),
-        training_splits(config.model_path)["train"],
-        evaluation.rows,
-        model_path=config.model_path,
-        seed=config.seed,
-        progress=True,
-    )
-    write_json(evaluation.output / "baseline_comparison.json", comparison | evaluation.described())
-    return comparison_table(comparison)
-
-
 def report(evaluation: Evaluation) -> str:
     """report.html: from the files in the output folder, with what failed on top."""
     from model_evaluation.report_generator import write_report
@@ -96,7 +78,7 @@ STEPS = (
     Step("metrics", "指标", "metrics.json", test_texts, measure),
     CONFIDENCE,
     ROBUSTNESS,
-    Step("baselines", "与基线比较", "baseline_comparison.json", test_texts, compare),
+    BASELINES,
     Step("report", "报告", "report.html", lambda evaluation: [], report),
 )
 

@@ -328,6 +328,17 @@ def test_a_failing_step_lets_the_others_finish_and_the_exit_code_tells(own_adapt
     assert (tmp_path / "out" / "predictions.jsonl").exists()
 
 
+def test_the_report_says_what_failed_and_alone_needs_no_model(own_adapter, tmp_path, monkeypatch, asked):
+    (own_adapter / "training_text_hashes.bin").unlink()
+    flags = ("--model_path", own_adapter, "--output_dir", tmp_path / "out")
+    assert evaluate(monkeypatch, *flags, "--steps", "metrics,report") == 1
+    assert "training_text_hashes.bin" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(asked) == 1
+    (tmp_path / "out" / "report.html").unlink()
+    assert evaluate(monkeypatch, *flags, "--steps", "report") == 0
+    assert (tmp_path / "out" / "report.html").exists() and len(asked) == 1
+
+
 def test_a_step_whose_texts_cannot_be_made_does_not_stop_the_others(own_adapter, tmp_path, monkeypatch, capsys):
     def broken():
         raise ImportError("no module named opencc")
