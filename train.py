@@ -77,7 +77,7 @@ def main() -> None:
     # Save: the adapter folder appears whole or not at all.
     sentiment = SentimentConfig(
         base_model=config.model_name,
-        base_revision=getattr(model.config, "_commit_hash", None),
+        base_revision=model.config.base_commit,
         labels=list(model.config.id2label.values()),
         max_length=config.max_length,
         quantization="nf4" if config.use_qlora else None,

@@ -22,6 +22,7 @@ from data.text_hash import text_hash
 SPLITS = ("train", "validation", "test")
 # Short names of datasets on the hub; parquet, splits train 9,600, validation 1,200, test 1,200.
 HUB_NAMES = {"ChnSentiCorp": "lansinuote/ChnSentiCorp"}
+WAY_OUT = "--train_file 自己的文件，或 --preset tiny（内置的评论和小模型，不用网络）"
 VALIDATION_SHARE = 10  # one text in ten, where no validation rows are given
 
 
@@ -68,12 +69,16 @@ def load_local_dataset(
 def load_hub_dataset(name: str, text_column: str = "text", label_column: str = "label") -> dict[str, Rows]:
     """A dataset of the hub (or a local folder that `datasets` can read). Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`."""
     from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetsError
 
-    from data.hub_errors import hub_errors
+    from data.hub import DATASET_FILES, fetch
 
+    folder = name if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
     disable_progress_bars()
-    with hub_errors(f"数据集 {name}", "--train_file 自己的文件，或 --preset tiny（内置数据，不用网络）"):
-        loaded = load_dataset(name)
+    try:
+        loaded = load_dataset(str(folder))
+    except (DatasetsError, FileNotFoundError, ValueError) as error:
+        raise UserError(f"数据集 {name} 读不出来：{str(error).splitlines()[0]}") from None
     splits = {
         split: _rows_of(loaded[split], f"{name} 的 {split}", text_column, label_column)
         for split in SPLITS

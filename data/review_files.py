@@ -7,6 +7,7 @@ message that lists the first ten of them.
 """
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def read_labelled_file(path: Path, text_column: str, label_column: str) -> Rows:
 def read_texts(path: Path, text_column: str) -> list[str]:
     """Only the texts of a file; a .txt file has one review a line, blank lines are passed over."""
     if path.suffix.lower() == ".txt":
-        lines = [line for line in _read_utf8(path).splitlines() if line.strip()]
+        lines = [line for line in _read_utf8(path).split("\n") if line.strip()]
         if not lines:
             raise UserError(f"{path} 里没有评论（每行一条）")
         return lines
@@ -156,7 +157,8 @@ def _as_record(item: Any) -> dict[str, Any]:
 def _csv(path: Path, columns: set[str]) -> Iterator[Record]:
     csv.field_size_limit(2**31 - 1)
     text = _read_utf8(path)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    # newline="": the csv module itself tells a line's end from a line break inside quotes.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     header = [name.strip() for name in next(reader, [])]
     _check_header(path, header, columns)
     line = reader.line_num + 1

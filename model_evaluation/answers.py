@@ -99,10 +99,10 @@ def model_fingerprint(model_path: str | Path, base_model_name: str | None = None
     Temperature and thresholds play no part: they are read off the logits. A base that is a folder counts by names,
     sizes and times of its files, since reading gigabytes for a hash would take longer than many an evaluation.
     """
-    from modeling.builder import resolve_model_name
+    from modeling.builder import find_model
 
     folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
-    base = resolve_model_name(base_model_name or sentiment.base_model)
+    base, _ = find_model(base_model_name or sentiment.base_model, None if base_model_name else sentiment.base_revision)
     facts = {
         "files": {name: _sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()},
         "base": base,

@@ -69,6 +69,10 @@ def require_adapter(folder: str | Path) -> Path:
     needed = (FILE_NAME, "adapter_config.json", "adapter_model.safetensors")
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise UserError(f"{folder} 不是完整的适配器文件夹，缺 {'、'.join(missing)}")
+    try:
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except ValueError as error:  # PEFT would look for another one on the hub
+        raise UserError(f"{folder / 'adapter_config.json'}：文件损坏（{error}），请重新训练或恢复备份") from None
     return folder
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from data.hub_errors import hub_errors
+from data.hub import MODEL_FILES, fetch
 from data.rows import LABEL_NAMES
 from modeling.adapter import SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
@@ -42,42 +42,39 @@ class Float32Head(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight)
 
 
-def resolve_model_name(name: str) -> str:
-    """A folder as given, a folder of this repository (`tiny_base`), or else a hub id."""
+def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
+    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None."""
     if Path(name).is_dir():
-        return name
+        return name, None
     if (REPOSITORY / name / "config.json").is_file():
-        return str(REPOSITORY / name)
+        return str(REPOSITORY / name), None
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
-    return name
+    folder, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
+    return str(folder), commit
 
 
-def load_tokenizer(name: str):
+def load_tokenizer(folder: str):
     """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
     from transformers import AutoTokenizer
 
-    with hub_errors(f"分词器 {name}", WAY_OUT):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would hand back an empty tokenizer without a word
+        raise UserError(f"{folder} 里没有分词器（tokenizer.json）")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
     tokenizer.padding_side = "right"
     return tokenizer
 
 
-def load_base(name: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
+def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
     """Qwen2 with a fresh float32 `score` head, (B, T) -> (B, C). Draws the head from torch's seed."""
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
-    transformers_logging.disable_progress_bar()
-    options = {"quantization_config": nf4_config(device)} if quantize else {}
-    # A quantised model cannot be moved after it is made; any other one is loaded in main memory first.
-    placement = {"": 0} if quantize and device.kind == "cuda" else None
-    with hub_errors(f"模型 {name}", WAY_OUT):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, num_labels=len(labels), dtype=dtype, device_map=placement, **options
-        )
+    model = _from_folder(
+        AutoModelForSequenceClassification, folder, whole="score",
+        quantize=quantize, dtype=dtype, device=device, num_labels=len(labels),
+    )  # fmt: skip
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     # Qwen2.5-1.5B's config names none, and batches would be refused; pooling looks for this id.
@@ -90,21 +87,34 @@ def load_base(name: str, tokenizer, *, labels: list[str], quantize: bool, dtype:
 def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
     """(language model without adapter or head of ours, in evaluation mode on its device, tokenizer).
 
-    `name` is what `resolve_model_name` takes. In 4 bits the vocabulary projection stays whole, as in
+    `name` is what `find_model` takes. In 4 bits the vocabulary projection stays whole, as in
     transformers' own default: log-probabilities are read from it.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    name, device = resolve_model_name(name), device or best_device()
-    options = {"quantization_config": nf4_config(device, whole="lm_head")} if quantize else {}
-    placement = {"": 0} if quantize and device.kind == "cuda" else None
-    with hub_errors(f"模型 {name}", WAY_OUT):
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=device.weights_dtype, device_map=placement, **options)
+    (folder, _), device = find_model(name), device or best_device()
+    model = _from_folder(
+        AutoModelForCausalLM, folder, whole="lm_head", quantize=quantize, dtype=device.weights_dtype, device=device
+    )
     if not quantize:
         model = model.to(device.kind)
-    return model.eval().requires_grad_(False), load_tokenizer(name)
+    return model.eval().requires_grad_(False), load_tokenizer(folder)
+
+
+def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: torch.dtype, device: Device, **options):
+    """The model of a local folder in main memory, or in 4 bits (all but layer `whole`) on its device."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
+    transformers_logging.disable_progress_bar()
+    if quantize:
+        options["quantization_config"] = nf4_config(device, whole)
+        # A quantised model cannot be moved after it is made.
+        options["device_map"] = {"": 0} if device.kind == "cuda" else None
+    try:
+        return auto_class.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} 里的模型读不出来：{str(error).splitlines()[0]}") from None
 
 
 def _float32_head(score: nn.Linear) -> Float32Head:
@@ -113,7 +123,7 @@ def _float32_head(score: nn.Linear) -> Float32Head:
     return head
 
 
-def nf4_config(device: Device, whole: str = "score"):
+def nf4_config(device: Device, whole: str):
     """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`."""
     from transformers import BitsAndBytesConfig
 
@@ -129,13 +139,14 @@ def nf4_config(device: Device, whole: str = "score"):
 
 def build_for_training(config: TrainingConfig, lora: LoraSettings):
     """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
-    device, name = best_device(), resolve_model_name(config.model_name)
-    tokenizer = load_tokenizer(name)
+    device, (folder, commit) = best_device(), find_model(config.model_name)
+    tokenizer = load_tokenizer(folder)
     base = load_base(
-        name, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
+        folder, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
     )
     model = add_lora(base, lora)
     model.peft_config["default"].base_model_name_or_path = config.model_name  # not this machine's folder
+    model.config.base_commit = commit
     return model, tokenizer
 
 
@@ -180,19 +191,23 @@ def load_adapter(
     sentiment = SentimentConfig.load(folder)
     quantize = sentiment.quantization == "nf4"
     merge = merge and not quantize
-    name = resolve_model_name(base_model_name or sentiment.base_model)
+    if base_model_name:
+        base_folder, _ = find_model(base_model_name)
+    else:
+        base_folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
     tokenizer = load_tokenizer(str(folder))
     dtype = torch.float32 if merge else device.weights_dtype
-    base = load_base(name, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
+    base = load_base(base_folder, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
     try:
         model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder} 的适配器装不到基座 {name} 上：文件损坏，或它属于另一个基座（{reason}）") from None
+        raise UserError(
+            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason}）"
+        ) from None
     if merge:
         model = model.merge_and_unload()
-        head, model = model.score, model.to(device.weights_dtype)
-        head.float()
+        model.model.to(device.weights_dtype)  # the head stays float32
     if not quantize:
         model = model.to(device.kind)
     return model.eval().requires_grad_(False), tokenizer, sentiment

@@ -79,7 +79,9 @@ class Predictions:
             rows = [json.loads(line) for line in file if line.strip()]
         labels = [row["label"] for row in rows]
         known = bool(labels) and all(label is not None for label in labels)
-        logits = np.array([row["logits"] for row in rows], dtype=np.float32).reshape(len(rows), -1)
+        if not rows:
+            return cls([], np.zeros((0, 0), np.float32))
+        logits = np.array([row["logits"] for row in rows], dtype=np.float32)
         return cls([row["text"] for row in rows], logits, np.array(labels) if known else None)
 
 

@@ -78,7 +78,7 @@ def test_a_special_token_inside_a_review_is_read_as_text(small_base):
     assert tokenizer.pad_token_id not in ids and tokenizer.decode(ids) == "好<|endoftext|>坏"
 
 
-ROWS = [('不错，"很好"', 1), ("太差\n了", 0), ("还行", 1)]
+ROWS = [('不错，"很好"', 1), ("太差\n了", 0), ("还\u2028行\x0b。", 1)]
 
 
 def write_table(path, rows, **options):

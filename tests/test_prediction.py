@@ -169,6 +169,11 @@ def test_predictions_round_trip_bit_for_bit(tmp_path):
         assert loaded.labels is None if labels is None else (loaded.labels == labels).all()
 
 
+def test_no_predictions_round_trip(tmp_path):
+    Predictions([], np.zeros((0, 2))).save(tmp_path / "p.jsonl")
+    assert len(Predictions.load(tmp_path / "p.jsonl")) == 0
+
+
 def test_confidence_is_not_p_positive():
     predictions = Predictions(["a"], np.array([[2.0, 0.0]]))
     assert predictions.confidence[0] == pytest.approx(1 - predictions.p_positive[0])

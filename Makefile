@@ -1,0 +1,35 @@
+# make demo   environment, training, evaluation and predictions on the embedded model and reviews
+# make test   the whole test suite        make lint   ruff
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint clean
+
+$(INSTALLED): requirements.txt pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(INSTALLED)
+	$(RUN) train.py --preset tiny
+	$(RUN) model_evaluation/run_full_eval.py
+	$(RUN) inference.py --demo
+	@echo
+	@echo "完成。接下来："
+	@echo "  在浏览器里打开 model_evaluation/outputs/report.html 看报告"
+	@echo "  source $(VENV)/bin/activate                   进入环境"
+	@echo "  python inference.py --interactive            逐条输入评论"
+	@echo "  python train.py --preset tiny --train_file 我的评论.csv --text_column 评论 --label_column 标签"
+	@echo "  python train.py                              在 GPU 上微调 Qwen2.5-1.5B"
+
+test: $(INSTALLED)
+	$(RUN) -m pytest
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) outputs model_evaluation/outputs
