@@ -93,6 +93,44 @@ def test_every_figure_is_the_one_in_its_file(folder, page):
     assert not [path for path in needed if path not in seen]
 
 
+MEANT = {
+    "准确率": "/accuracy", "没见过的评论上": "/unseen/accuracy", "见过的评论上": "/seen/accuracy", "宏平均 F1": "/f1",
+    "AUC": "/auc", "原文": "/original_accuracy", "改动后": "/perturbed_accuracy", "稳健性得分": "/robustness_score",
+    "能力测试": "/behaviour/overall/accuracy",
+}  # fmt: skip
+COLUMNS = {
+    "目标精确率": "target", "阈值": "threshold", "验证集：判对": "validation/precision",
+    "至少（95% 把握）": "validation/lower_bound", "测试集：交给模型": "test/coverage", "测试集：判对": "test/precision",
+    "F1": "f1", "AUC": "auc", "McNemar p": "mcnemar/p_value", "训练的参数": "trained_parameters",
+    "训练用时": "train_seconds", "毫秒/条": "milliseconds_per_text",
+}  # fmt: skip
+
+
+def test_every_figure_stands_under_its_name(folder, page):
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    tiles = dict(re.findall(r'<div><span>([^<]+)</span><b><data[^>]* data-pointer="([^"]+)"', html))
+    assert tiles == MEANT
+    cells = re.findall(r'data-title="([^"]+)"><data data-file="[^"]+" data-pointer="([^"]+)"', html)
+    assert {title for title, _ in cells} == set(COLUMNS)
+    assert not [cell for cell in cells if not cell[1].endswith(f"/{COLUMNS[cell[0]]}")]
+
+
+def test_every_bar_is_as_long_as_its_figure_says(folder, page):
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    bars = re.findall(
+        r'aria-label="([^"]+)"(?:(?!</svg>).)*<rect class="bar[^"]*" x="0" y="5" width="([^"]+)%"(?:(?!</svg>).)*</svg>'
+        r'\s*<span class="figure"><b><data[^>]* data-pointer="[^"]+/accuracy" value="([^"]+)">([^<]+)</data></b>',
+        html,
+    )
+    assert len(bars) == 16 + 6  # abilities, models
+    for said, width, value, shown in bars:
+        assert said == shown and float(width) == pytest.approx(100 * float(value), abs=0.006)
+    moves = re.findall(r'aria-label="从 ([^ "]+) 到 ([^ "]+)".*?<span class="figure">(.*?)</span>', html, re.DOTALL)
+    assert len(moves) == 8  # one perturbation applies nowhere
+    for before, after, figure in moves:
+        assert re.sub("<[^>]+>", "", figure) == f"{before} → {after}"
+
+
 def test_all_sections_are_there_and_none_of_our_own_files_is_found_faulty(page):
     identities = {about.get("id") for _, about in page.elements}
     assert identities >= {step.name for step in STEPS} | {"summary", "errors", "origin", "hardest"}

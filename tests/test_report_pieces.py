@@ -105,10 +105,15 @@ def test_the_summary_names_the_worst_perturbation_and_ability(folder, tmp_path):
             if test["applied"]:
                 test["perturbed_accuracy"] = test["original_accuracy"]
         value["perturbation_tests"]["traditional"] |= {"original_accuracy": 0.9, "perturbed_accuracy": 0.7}
+        value["perturbation_tests"]["whitespace"] |= {"original_accuracy": 0.9, "perturbed_accuracy": 0.8}
         value["behaviour"]["abilities"]["irony"] |= {"accuracy": 0.1, "interval": [0.03, 0.25]}
 
     told, careful = changed(folder, tmp_path, "robustness_result.json", change)["最怕什么？"]
-    assert "掉得最多的是繁体字（90.0% → 70.0%）。" in told and "最弱的是反语（10.0%）" in told and careful
+    assert (
+        "掉得最多的是繁体字（90.0% → 70.0%）、多余空白（90.0% → 80.0%）。" in told
+        and "最弱的是反语（10.0%）" in told
+        and careful
+    )
     assert "反语" in told[told.index("其中") :]
 
 
@@ -121,6 +126,8 @@ def test_roc_and_precision_recall_sweep_equals_counting():
     assert drawn == [pytest.approx(frame.at(*point), abs=0.05) for point in [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]]
     drawn = [tuple(map(float, p.split(","))) for p in points.search(precision_recall(scores, positive))[1].split()]
     assert drawn == [pytest.approx(frame.at(*point), abs=0.05) for point in [(0.5, 1), (1, 2 / 3), (1, 0.5)]]
+    assert "以 0.5 为界：误判 50.0%，找出 100.0%" in roc(scores, positive)
+    assert "以 0.5 为界：召回率 100.0%，精确率 66.7%" in precision_recall(scores, positive)
     assert roc(scores, np.ones(4, dtype=bool)) is None and precision_recall(scores, np.zeros(4, dtype=bool)) is None
 
 
