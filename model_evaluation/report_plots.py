@@ -142,11 +142,11 @@ def reliability(curve: Sequence[dict], classes: int = 2) -> Markup:
         pieces.append(segment(frame.at(x, entry["interval"][0]), frame.at(x, entry["interval"][1]), "whisker"))
         pieces.append(frame.dot((x, entry["accuracy"]), "mark", said))
         (left, _), (right, _) = frame.at(low, 0), frame.at(high, 0)
-        tall = max(1.0, 38 * entry["count"] / most)
+        tall = max(1.0, 26 * entry["count"] / most)
         pieces.append(
             tag("rect", hint(said), class_="bar quiet", x=left + 1, y=298 - tall, width=right - left - 2, height=tall)
         )
-    pieces.append(tag("text", f"最多 {most:,} 条", class_="tick", x=frame.left, y=267))
+    pieces.append(tag("text", f"最多 {most:,} 条", class_="tick", x=frame.left, y=265))
     pieces.append(tag("text", "置信度（柱：各段的条数）", class_="axis-title", x=195, y=322, text_anchor="middle"))
     return drawing("可靠性图：置信度与实际判对的比例", frame.width, frame.height, *pieces)
 

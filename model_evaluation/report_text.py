@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from model_evaluation.report_values import Figures, Results, short_percent
+from model_evaluation.report_values import Figures, Results, percent, short_percent
 
 SIGNIFICANT = 0.05
 WEAKEST = 3  # abilities and perturbations named in the summary
@@ -69,11 +69,16 @@ def _how_good(f: Figures) -> tuple[Markup, bool]:
         told += Markup("测的只是一部分评论：换一批同样来源的，数字会变；真实的准确率有 95% 的把握在 {} 之间。").format(
             f.interval("intervals", "accuracy")
         )
-    if f.at("auc") is not None and len(f.at("confusion_matrix")) == 2:
+    confusion = f.at("confusion_matrix")
+    largest = max(map(sum, confusion)) / f.at("n")
+    no_better = f.at("accuracy") <= largest or ("intervals" in f.data and f.at("intervals", "accuracy", 0) <= largest)
+    if no_better:
+        told += Markup("只要总答最多的那一类就能判对 {}：看不出它比这更好。").format(percent(largest))
+    if f.at("auc") is not None and len(confusion) == 2:
         told += Markup("AUC 为 {}：随便拿一条正面、一条负面评论，它把正面的那条排在前面的机会就这么大。").format(
             f.number("auc")
         )
-    return told, False
+    return told, no_better
 
 
 def _how_much_memorised(f: Figures) -> tuple[Markup, bool]:
@@ -197,8 +202,9 @@ def _which_threshold(f: Figures) -> tuple[Markup, bool]:
     rows = list(enumerate(f.at("thresholds")))
     found = [(i, row) for i, row in rows if row["threshold"] is not None]
     if not found:
-        reasons = "；".join(f"{short_percent(row['target'])}：{row['reason']}" for _, row in rows)
-        return Markup("没有一个阈值能担保所要的精确率（{}）。所有结果都应由人抽查。").format(reasons), True
+        targets, (_, lowest) = "、".join(short_percent(row["target"]) for _, row in rows), rows[0]
+        told = "没有一个阈值能担保 {} 的精确率（{}）。没有哪部分可以放心不看。"
+        return Markup(told).format(targets, lowest["reason"]), True
     i, row = min(found, key=lambda item: (abs(item[1]["target"] - HEADLINE_TARGET), item[1]["target"]))
     told = Markup("校准后的置信度不低于 {} 的可以交给它：担保平均至少 {} 判对。").format(
         f.number("thresholds", i, "threshold"), short_percent(row["target"])

@@ -7,10 +7,12 @@ The pointer is a JSON Pointer (RFC 6901): a test follows every figure of the pag
 """
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import list2cmdline
 from typing import Any
 
 from markupsafe import Markup
@@ -76,9 +78,14 @@ class Results:
 
     def command(self, step: Step) -> str:
         """The command line that makes the file of a step."""
-        model = (self.data.get("metrics") or {}).get("model_path")
-        chosen = ["--model_path", str(model)] if model and step.needs_model else []
-        return shlex.join(["python", *step.script, *chosen, "--output_dir", str(self.folder)])
+        metrics = self.data.get("metrics") or {}
+        if step.needs_model:
+            chosen = ["--model_path", str(metrics["model_path"])] if metrics.get("model_path") else []
+        else:  # the audit looks at a data set; which files of one's own it should be, only their owner knows
+            source = str((metrics.get("data") or {}).get("source") or "")
+            chosen = ["--dataset", source] if source and not Path(source).suffix else []
+        words = ["python", *step.script, *chosen, "--output_dir", str(self.folder)]
+        return list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def read_results(folder: Path) -> Results:
@@ -164,7 +171,7 @@ class Figures:
         return self._shown(path, duration)
 
     def milliseconds(self, *path: str | int) -> Markup:
-        return self._shown(path, lambda value: f"{value:.3g}")
+        return self._shown(path, lambda value: "< 0.01" if value < 0.01 else f"{value:.3g}")
 
     def p_value(self, *path: str | int) -> Markup:
         return self._shown(path, lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}")

