@@ -70,7 +70,7 @@ def parse_args():
     parser.add_argument("--text_column", default="text", help="--input 里文本的列名（默认 text）")
     parser.add_argument("--json", action="store_true", help="--text 的结果以 JSON 打印，每行一条")
     parser.add_argument(
-        "--min_precision", type=float, help="标出把握达到此精度的回答（先运行 confidence_analysis.py），如 0.97"
+        "--min_precision", type=float, help="标出把握达到此精确率的回答（先运行 confidence_analysis.py），如 0.97"
     )
     parser.add_argument("--merge", action="store_true", default=True, help="把 LoRA 并入基座，预测更快（默认）")
     parser.add_argument("--no_merge", dest="merge", action="store_false", help="LoRA 与基座分开计算")

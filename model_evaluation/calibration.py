@@ -60,7 +60,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T that minimises the NLL of softmax(logits / T): logits (N, C), labels (N,). Never worse than T = 1.
 
     1.0 where every label has the highest logit: the NLL then falls for ever as T goes to 0, and a set without an
-    error says nothing about over-confidence. The NLL is convex in 1/T, so a bounded one-dimensional search finds the minimum.
+    error says nothing about over-confidence. The NLL is convex in 1/T, so a bounded search finds the minimum.
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks". ValueError if there are no rows.
     """
     from scipy.optimize import minimize_scalar

@@ -96,11 +96,11 @@ def _calibration_lines(evaluation: Evaluation, result: dict) -> str:
 
 def _threshold_line(row: dict) -> str:
     if row["threshold"] is None:
-        return f"精度 {row['target']:.0%}：没有阈值（{row['reason']}）"
+        return f"精确率 {row['target']:.0%}：没有阈值（{row['reason']}）"
     tried = row["test"]
     precision = "—" if tried["precision"] is None else f"{tried['precision']:.1%}"
     return (
-        f"精度 {row['target']:.0%}：阈值 {row['threshold']:.4f}，"
+        f"精确率 {row['target']:.0%}：阈值 {row['threshold']:.4f}，"
         f"测试上自动回答 {tried['coverage']:.1%}，其中对的 {precision}"
     )
 

@@ -13,14 +13,12 @@ import time
 from configs.cli import help_text, parse_config
 from configs.errors import run_script
 from configs.evaluation_config import FullEvaluationConfig
-from data.atomic import write_json
-from data.seen_texts import seen_mask
 from model_evaluation.benchmark import STEP as BASELINES
 from model_evaluation.confidence_analysis import STEP as CONFIDENCE
-from model_evaluation.metrics import seen_unseen_metrics
 from model_evaluation.pipeline import Evaluation, Step, run_steps
 from model_evaluation.robustness_test import STEP as ROBUSTNESS
-from model_evaluation.tables import display_width, metrics_table
+from model_evaluation.scores import STEP as METRICS
+from model_evaluation.tables import display_width
 
 
 def main() -> int:
@@ -52,21 +50,6 @@ def overview(evaluation: Evaluation, steps: list[Step], done: dict[str, float]) 
     return "\n".join(lines)
 
 
-def test_texts(evaluation: Evaluation) -> list[str]:
-    return evaluation.rows.texts
-
-
-def measure(evaluation: Evaluation) -> str:
-    """metrics.json: all rows, and apart those that the adapter has not seen in training."""
-    predictions = evaluation.predictions(evaluation.rows)
-    seen = seen_mask(evaluation.config.model_path, evaluation.rows.texts)
-    measured = seen_unseen_metrics(predictions, seen, evaluation.sentiment.labels, seed=evaluation.config.seed)
-    result = measured["all"] | {"unseen": measured["unseen"], "seen": measured["seen"]}
-    write_json(evaluation.output / "metrics.json", result | evaluation.described())
-    shown = {"全部": measured["all"], "训练中没见过的": measured["unseen"]}
-    return metrics_table({name: metrics for name, metrics in shown.items() if metrics})
-
-
 def report(evaluation: Evaluation) -> str:
     """report.html: from the files in the output folder, with what failed on top."""
     from model_evaluation.report_generator import write_report
@@ -75,7 +58,7 @@ def report(evaluation: Evaluation) -> str:
 
 
 STEPS = (
-    Step("metrics", "指标", "metrics.json", test_texts, measure),
+    METRICS,
     CONFIDENCE,
     ROBUSTNESS,
     BASELINES,

@@ -161,5 +161,5 @@ class SentimentPredictor:
                 return confidence
         found = f"已有 {'、'.join(sorted(known))}" if known else "还没有任何阈值"
         raise UserError(
-            f"没有精度 {min_precision} 的阈值（{found}）；先运行 python model_evaluation/confidence_analysis.py"
+            f"没有精确率 {min_precision} 的阈值（{found}）；先运行 python model_evaluation/confidence_analysis.py"
         )

@@ -74,7 +74,7 @@ def test_an_unreachable_hub_ends_within_seconds_with_the_ways_out(tmp_path):
     started = time.monotonic()
     result = train("http://127.0.0.1:9", tmp_path, "--output_dir", tmp_path / "out")
     assert_one_message(result, "127.0.0.1:9", "HF_ENDPOINT", "--train_file", "--preset tiny")
-    assert time.monotonic() - started < 30  # most of it importing on a busy machine
+    assert time.monotonic() - started < 60  # most of it importing, on a busy machine
     assert not (tmp_path / "out").exists()
 
 
@@ -83,7 +83,7 @@ def test_a_hub_that_never_answers(root, tmp_path):
         hub.delay = 300
         started = time.monotonic()
         result = train(hub.url, tmp_path, "--output_dir", tmp_path / "out")
-        assert time.monotonic() - started < 40
+        assert time.monotonic() - started < 60  # left to themselves the libraries never end
     assert_one_message(result, "HF_ENDPOINT", "--preset tiny")
 
 

@@ -4,11 +4,16 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
 
 from data.text_hash import text_hash
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
 
 
 def test_eval_writes_metrics_with_seen_and_unseen_rows(adapter, review_files, tmp_path):
@@ -21,14 +26,14 @@ def test_eval_writes_metrics_with_seen_and_unseen_rows(adapter, review_files, tm
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert metrics["accuracy"] == sum(row["pred"] == row["label"] for row in rows) / 20
     train_file = review_files[review_files.index("--train_file") + 1]
-    seen = {text_hash(json.loads(line)["text"]) for line in open(train_file, encoding="utf-8")}
+    seen = {text_hash(row["text"]) for row in read_jsonl(train_file)}
     assert metrics["unseen"]["n"] == sum(text_hash(row["text"]) not in seen for row in rows)
 
 
 def test_eval_tells_memorised_rows_apart(adapter, review_files, tmp_path):
     """Half of this file was trained on."""
     train_file = review_files[review_files.index("--train_file") + 1]
-    trained = [json.loads(line) for line in open(train_file, encoding="utf-8")][:10]
+    trained = read_jsonl(train_file)[:10]
     new = [{"text": row["text"] + "真的如此", "label": row["label"]} for row in trained]
     path = write_jsonl(tmp_path / "half.jsonl", trained + new)
     result = run_script("eval.py", "--model_path", adapter, "--test_file", path, "--output_dir", tmp_path)
@@ -94,7 +99,7 @@ def test_the_prompt_answers_passes_over_blanks_and_ends(adapter, tmp_path):
 def read_answers(path):
     if path.suffix == ".csv":
         return [(row["text"], row["label"]) for row in csv.DictReader(open(path, encoding="utf-8-sig", newline=""))]
-    return [(row["text"], row["label"]) for row in map(json.loads, open(path, encoding="utf-8"))]
+    return [(row["text"], row["label"]) for row in read_jsonl(path)]
 
 
 @pytest.mark.parametrize(("source", "target"), [("a.txt", "b.jsonl"), ("a.jsonl", "b.csv"), ("a.csv", "b.jsonl")])
