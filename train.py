@@ -30,7 +30,7 @@ def main() -> None:
     print("正在载入……", flush=True)
 
     # Heavy imports stand here, so that --help and a mistyped flag answer at once.
-    from transformers import set_seed
+    import torch
 
     from data.data_loader import fingerprints, load_splits
     from model_evaluation.metrics import classification_metrics
@@ -55,7 +55,7 @@ def main() -> None:
     print("\n".join(notes), end="\n" if notes else "")
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
-    set_seed(config.seed)  # before the head and A are drawn
+    torch.manual_seed(config.seed)  # before the head and A are drawn
     model, tokenizer = build_for_training(config, lora)
 
     # Tokens, Trainer, and what is going to happen.

@@ -6,8 +6,6 @@
 The only `from_pretrained` calls of the repository stand here.
 """
 
-import logging
-import warnings
 from pathlib import Path
 
 import torch
@@ -23,10 +21,6 @@ from modeling.devices import Device, best_device
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 END_OF_TEXT = "<|endoftext|>"
-# Messages of libraries about themselves, which a user can do nothing about.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # "Failed to load CPU gemm_4bit_forward"
-warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing", category=FutureWarning)
-
 WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
 
 
