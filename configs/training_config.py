@@ -1,6 +1,7 @@
 """What to train on and how: every field is a flag of `train.py` with the same name."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from configs.options import ConfigError, check_fields, option
 
@@ -59,5 +60,7 @@ class TrainingConfig(DataConfig):
 
     def __post_init__(self):
         problems = check_fields(self) + source_problems(self)
+        if self.report_to in REPORTERS[1:] and find_spec(self.report_to) is None:
+            problems.append(f"--report_to：没有安装 {self.report_to}；先 pip install {self.report_to}，或写 none")
         if problems:
             raise ConfigError(problems)

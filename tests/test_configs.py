@@ -91,6 +91,7 @@ def test_all_problems_are_told_together(capsys):
         (["--test_file", "x.csv"], ["--test_file", "--train_file"]),
         (["--target_modules", ","], ["--target_modules"]),
         (["--seed"], ["--seed"]),
+        (["--report_to", "swanlab"], ["--report_to", "pip install swanlab"]),
     ],
 )
 def test_mistakes_on_the_command_line(argv, words):
