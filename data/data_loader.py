@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 # Short names of datasets on the hub; parquet, splits train 9,600, validation 1,200, test 1,200.
 HUB_NAMES = {"ChnSentiCorp": "lansinuote/ChnSentiCorp"}
 WAY_OUT = "--train_file 自己的文件，或 --preset tiny（内置的评论和小模型，不用网络）"
-VALIDATION_SHARE = 10  # one text in ten, where no validation rows are given
+HELD_OUT_SHARE = 10  # one text in ten, where no validation rows are given
 
 
 def load_splits(config: DataConfig) -> dict[str, Rows]:
@@ -55,7 +55,8 @@ def load_local_dataset(
     """Rows of one's own files (.jsonl, .json, .csv, .tsv, .parquet); labels 0/1 or 负面/正面.
 
     Without `validation_file` a tenth of the distinct training texts of each label becomes the
-    validation split, chosen by their hashes: the same texts each time, and no text in both.
+    validation split, and without `test_file` either, another tenth the test split, chosen by their
+    hashes: the same texts each time, and no text in two splits.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     splits = {
@@ -111,7 +112,9 @@ def _rows_of(table, where: str, text_column: str, label_column: str) -> Rows:
 def _completed(splits: dict[str, Rows], source: str) -> dict[str, Rows]:
     """With a validation split, and checked for what training needs: both labels."""
     if "validation" not in splits:
-        splits["train"], splits["validation"] = split_off_validation(splits["train"])
+        names = ("validation",) if "test" in splits else ("validation", "test")
+        splits["train"], *held = split_off(splits["train"], len(names))
+        splits |= dict(zip(names, held, strict=True))
     for name in ("train", "validation"):
         present = set(splits[name].labels)
         if len(present) < len(LABEL_NAMES):
@@ -120,20 +123,20 @@ def _completed(splits: dict[str, Rows], source: str) -> dict[str, Rows]:
     return {name: splits[name] for name in SPLITS if name in splits}
 
 
-def split_off_validation(rows: Rows) -> tuple[Rows, Rows]:
-    """(train, validation): of each label, the tenth of the distinct texts with the smallest hashes.
+def split_off(rows: Rows, parts: int) -> list[Rows]:
+    """[rest, part 1, …]: of each label, the tenths of the distinct texts with the smallest hashes.
 
     Rows of the same text stay together, whatever their labels; the order of rows does not matter.
     """
     hashes = [text_hash(text) for text in rows.texts]
     label_of = dict(zip(hashes, rows.labels, strict=True))
-    chosen: set[str] = set()
+    part_of: dict[str, int] = {}
     for label in sorted(set(rows.labels)):
         distinct = sorted(digest for digest, its_label in label_of.items() if its_label == label)
-        chosen.update(distinct[: max(1, len(distinct) // VALIDATION_SHARE)])
-    kept = [i for i, digest in enumerate(hashes) if digest not in chosen]
-    held = [i for i, digest in enumerate(hashes) if digest in chosen]
-    return rows.select(kept), rows.select(held)
+        size = max(1, len(distinct) // HELD_OUT_SHARE)
+        part_of |= {digest: 1 + i // size for i, digest in enumerate(distinct[: size * parts])}
+    numbers = [part_of.get(digest, 0) for digest in hashes]
+    return [rows.select(i for i, number in enumerate(numbers) if number == part) for part in range(parts + 1)]
 
 
 def fingerprints(splits: Mapping[str, Rows]) -> dict[str, str]:

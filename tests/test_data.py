@@ -5,7 +5,7 @@ from small import small_reviews, write_jsonl
 
 from configs.errors import UserError
 from data.atomic import atomic_folder, atomic_write, write_json
-from data.data_loader import load_local_dataset, split_off_validation
+from data.data_loader import load_local_dataset, split_off
 from data.preprocessing import clean_text, encode_texts
 from data.review_files import label_id, read_labelled_file, read_texts
 from data.rows import Rows
@@ -169,19 +169,28 @@ def test_a_txt_file_has_one_review_a_line(tmp_path):
     assert read_texts(tmp_path / "a.txt", "text") == ["很好", "很差"]
 
 
-def test_a_stratified_tenth_is_split_off_by_text_whatever_the_order():
+def test_stratified_tenths_are_split_off_by_text_whatever_the_order():
     rows = small_reviews(200)
     texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
-    train, validation = split_off_validation(Rows([*texts, texts[0] + "！"], [*labels, labels[0]]))
-    assert len(validation) in (20, 21) and abs(sum(validation.labels) - 10) <= 1
-    assert not {text_hash(t) for t in train.texts} & {text_hash(t) for t in validation.texts}
-    backwards = split_off_validation(Rows(texts[::-1], labels[::-1]))[1]
-    assert {text_hash(t) for t in backwards.texts} == {text_hash(t) for t in validation.texts}
+    parts = split_off(Rows([*texts, texts[0] + "！"], [*labels, labels[0]]), 2)
+    assert [len(part) for part in parts[1:]] in ([20, 20], [21, 20], [20, 21]) and sum(map(len, parts)) == 201
+    assert all(abs(sum(part.labels) - 10) <= 1 for part in parts[1:])
+    hashes = [{text_hash(text) for text in part.texts} for part in parts]
+    assert not hashes[0] & hashes[1] and not hashes[0] & hashes[2] and not hashes[1] & hashes[2]
+    backwards = split_off(Rows(texts[::-1], labels[::-1]), 2)
+    assert [{text_hash(text) for text in part.texts} for part in backwards] == hashes
+    alone = split_off(Rows(texts, labels), 1)[1]
+    assert {text_hash(text) for text in alone.texts} == hashes[1], (
+        "validation is the same with a test file of one's own"
+    )
 
 
-def test_own_files_without_validation(tmp_path):
-    splits = load_local_dataset(write_jsonl(tmp_path / "a.jsonl", small_reviews(60)))
-    assert list(splits) == ["train", "validation"] and len(splits["train"]) + len(splits["validation"]) == 60
+def test_own_files_get_the_splits_that_they_lack(tmp_path):
+    path, other = (write_jsonl(tmp_path / name, small_reviews(60)) for name in ("a.jsonl", "b.jsonl"))
+    alone, tested = load_local_dataset(path), load_local_dataset(path, test_file=other)
+    assert {name: len(rows) for name, rows in alone.items()} == {"train": 48, "validation": 6, "test": 6}
+    assert {name: len(rows) for name, rows in tested.items()} == {"train": 54, "validation": 6, "test": 60}
+    assert list(load_local_dataset(path, validation_file=other)) == ["train", "validation"]
 
 
 def test_one_class_only_is_refused(tmp_path):
