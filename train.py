@@ -36,7 +36,7 @@ def main() -> None:
     from model_evaluation.metrics import classification_metrics
     from model_evaluation.tables import metrics_table
     from modeling.adapter import SentimentConfig, save_adapter
-    from modeling.builder import build_for_training
+    from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
     from modeling.plan import describe_plan
     from modeling.prediction import predict_logits
@@ -65,7 +65,7 @@ def main() -> None:
 
     # Train; then back to the adapter that was best on the validation rows.
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.best.load_into(model)
+    model = trainer.finished_model()
 
     # Predict once, then measure.
     measured = {}
@@ -76,7 +76,7 @@ def main() -> None:
 
     # Save: the adapter folder appears whole or not at all.
     sentiment = SentimentConfig(
-        base_model=config.model_name,
+        base_model=lasting_name(config.model_name),
         base_revision=model.config.base_commit,
         labels=list(model.config.id2label.values()),
         max_length=config.max_length,
@@ -89,12 +89,19 @@ def main() -> None:
     trainer.best.remove()
 
     print(metrics_table(measured))
-    print(
-        f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。接下来："
-    )
-    flag = "" if config.output_dir == "./outputs" else f" --model_path {output_dir / 'lora_adapter'}"
-    print(f"  python inference.py --interactive{flag}")
-    print(f"  python model_evaluation/run_full_eval.py{flag}")
+    print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。")
+    print(next_commands(config, has_test="test" in splits))
+
+
+def next_commands(config: TrainingConfig, has_test: bool) -> str:
+    """What to type after the training."""
+    flags = "" if config.output_dir == "./outputs" else f" --model_path {Path(config.output_dir) / 'lora_adapter'}"
+    test = "" if has_test else " --test_file 你的测试文件"
+    return "\n".join([
+        "接下来：",
+        f"  python inference.py --interactive{flags}",
+        f"  python model_evaluation/run_full_eval.py{flags}{test}",
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

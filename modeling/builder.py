@@ -48,6 +48,13 @@ def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
     return str(folder), commit
 
 
+def lasting_name(name: str) -> str:
+    """`name` as an adapter should remember it: a folder outside this repository by its full path."""
+    if Path(name).is_dir() and not (REPOSITORY / name / "config.json").is_file():
+        return str(Path(name).resolve())
+    return name
+
+
 def load_tokenizer(folder: str):
     """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
     from transformers import AutoTokenizer
@@ -139,7 +146,7 @@ def build_for_training(config: TrainingConfig, lora: LoraSettings):
         folder, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
     )
     model = add_lora(base, lora)
-    model.peft_config["default"].base_model_name_or_path = config.model_name  # not this machine's folder
+    model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache
     model.config.base_commit = commit
     return model, tokenizer
 

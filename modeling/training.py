@@ -165,6 +165,11 @@ class SentimentTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def finished_model(self):
+        """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
+        self.best.load_into(self.model)
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
     def _get_output_dir(self, trial=None) -> str:
         return str(self.store.staging) if self.saving else super()._get_output_dir(trial)
 

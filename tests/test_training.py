@@ -18,12 +18,14 @@ from transformers import set_seed
 from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
+from data.preprocessing import encode_texts
 from data.rows import Rows
+from modeling.adapter import SentimentConfig, save_adapter
 from modeling.best_adapter import BestAdapter
-from modeling.builder import build_for_training
+from modeling.builder import build_for_training, load_tokenizer
 from modeling.checkpoints import Run, choose_checkpoint, fault_of, find_checkpoints, read_manifest
 from modeling.devices import Device
-from modeling.prediction import pad
+from modeling.prediction import SentimentPredictor, pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
 from modeling.training import build_trainer, steps_per_epoch, tokenize
 
@@ -108,6 +110,22 @@ def test_training_moves_the_adapter_and_never_the_base(small_base, tmp_path):
     trainer.train()
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
+
+
+def test_the_figures_at_the_end_are_those_of_the_served_model(small_base, tmp_path, monkeypatch):
+    """Trained under bf16 autocast, measured as it is served: in float32, merged."""
+    monkeypatch.setattr("modeling.training.best_device", lambda: Device("cpu", True))
+    trainer = make_trainer(small_base, tmp_path, max_steps=3, learning_rate=1e-2)
+    trainer.train()
+    texts, tokenizer = rows().texts, load_tokenizer(str(small_base))
+    ids = encode_texts(tokenizer, texts, 64)
+    autocast = predict_logits(trainer.model, ids, 0)
+    measured = predict_logits(trainer.finished_model(), ids, 0)
+    sentiment = SentimentConfig(base_model=str(small_base), base_revision=None, labels=["负面", "正面"], max_length=64)
+    save_adapter(tmp_path / "adapter", trainer.model, tokenizer, sentiment, texts, {})
+    served = SentimentPredictor(lora_path=tmp_path / "adapter", device=Device("cpu", True)).predictions(texts).logits
+    np.testing.assert_allclose(measured, served, atol=2e-5)
+    assert np.abs(autocast - served).max() > 1e-4
 
 
 @pytest.fixture
