@@ -1,5 +1,6 @@
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
 
 import pytest
