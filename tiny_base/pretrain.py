@@ -9,11 +9,14 @@ About 0.6 M tokens is little text, so the recipe is about not learning it by hea
   * BPE dropout (Provilkov et al. 2020): half of the reviews of each epoch are cut into other, shorter
     tokens, so the model must know what characters mean, not only whole tokens (the `tokenizers` library
     offers no seed for this; all else is seeded, so a new run ends at the same loss but not at the same bits);
-  * clause order: in half of the reviews one clause is moved to the end, where what came before must explain it;
+  * clause order: in four reviews of ten one clause is moved to the end, where what came before must explain it;
   * dropout on the embeddings and on both residual branches (Qwen2 itself has none; added by hooks
     while training, so the saved model is a plain Qwen2);
   * one review a row, never packed, in batches of about a thousand tokens of equal length, because
     that is how reviews arrive at fine-tuning.
+More of it is not better: with dropout 0.2 and half of the clauses moved the held-out loss falls further (5.60
+instead of 5.81), but after three epochs of fine-tuning on ChnSentiCorp validation accuracy was 89.9% and
+89.6% (two seeds) instead of 91.0%.
 """
 
 import argparse
@@ -45,12 +48,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--intermediate_size", type=int, default=768)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--dropout", type=float, default=0.2, help="on embeddings and residual branches")
+    parser.add_argument("--dropout", type=float, default=0.1, help="on embeddings and residual branches")
     parser.add_argument("--bpe_dropout", type=float, default=0.1, help="share of merges left out")
-    parser.add_argument("--moved_clause", type=float, default=0.5, help="share of reviews with one clause moved last")
+    parser.add_argument("--moved_clause", type=float, default=0.4, help="share of reviews with one clause moved last")
     parser.add_argument("--max_tokens", type=int, default=256, help="tokens of a review that are read")
     parser.add_argument("--tokens_per_step", type=int, default=1024, help="tokens in a batch")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="peak; cosine to a hundredth")
     parser.add_argument("--weight_decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
