@@ -163,7 +163,8 @@ def main() -> None:
             f"{row['epoch_minutes']:9.1f} {row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} "
             f"{row['share_of_limit']:8.0%}"
         )
-    result = {"arguments": vars(args), "limit": limit(lengths), "variants": rows, "environment": environment()}
+    settings = {"model_name": args.model_name, "batch_size": args.batch_size, "steps": args.steps}
+    result = {"arguments": settings, "limit": limit(lengths), "variants": rows, "environment": environment()}
     write_json(args.output, result)
 
 
