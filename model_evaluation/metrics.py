@@ -26,7 +26,8 @@ def classification_metrics(
 
     `confusion_matrix[i][j]` counts texts of label i predicted as j. `auc` is None, and `auc_reason` says why, where
     the labels hold one class alone; `auc_reason` is None otherwise. `intervals` maps each of the five figures to
-    [low, high] (auc: None where it is undefined) and is left out with `intervals=False`.
+    [low, high] (auc: None where it is undefined) and is left out with `intervals=False`. Where all rows are right,
+    or none, a bootstrap has nothing to vary, and the interval of the accuracy is Wilson's.
     ValueError for no rows, no labels, labels out of range, logits that are no numbers, or names that do not fit.
     """
     labels = checked_labels(predictions)
@@ -154,6 +155,10 @@ def _intervals(confusion: np.ndarray, auc_scores: np.ndarray | None, labels: np.
     """Figure -> [low, high]: rows are resampled as cells of the confusion matrix, for AUC one by one."""
     bounds = bootstrap_interval(lambda cells: macro_scores(cells.reshape(-1, *confusion.shape)), confusion, seed=seed)
     result = dict(zip(MACRO_NAMES, bounds.T.tolist(), strict=True))
+    right, total = int(np.trace(confusion)), int(confusion.sum())
+    if right in (0, total):
+        # Resampling rows that are all right knows of no wrong one, and would claim certainty.
+        result["accuracy"] = list(wilson_interval(right, total))
     if auc_scores is None:
         return result | {"auc": None}
     one_each = np.ones(len(labels), dtype=np.int64)

@@ -171,3 +171,10 @@ def test_logits_scale_does_not_change_metrics():
     doubled = Predictions(p.texts, 2 * p.logits, p.labels)
     assert not np.allclose(softmax(p.logits), softmax(doubled.logits))
     assert classification_metrics(p, NAMES, intervals=False) == classification_metrics(doubled, NAMES, intervals=False)
+
+
+def test_without_an_error_the_interval_still_admits_one():
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 30)
+    metrics = classification_metrics(Predictions(["a"] * 60, logits, np.array([0, 1] * 30)), ["负面", "正面"])
+    low, high = metrics["intervals"]["accuracy"]
+    assert metrics["accuracy"] == high == 1 and 0.93 < low < 0.95  # Wilson: 60 / (60 + 1.96 ** 2) = 0.940
