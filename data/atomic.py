@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the hash that tells whether they still are."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -76,3 +77,12 @@ def atomic_folder(path: str | Path):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces: a checkpoint may be larger than memory allows."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

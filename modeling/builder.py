@@ -18,8 +18,8 @@ from data.hub import MODEL_FILES, fetch
 from data.rows import LABEL_NAMES
 from modeling.adapter import SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
+from modeling.run_record import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 END_OF_TEXT = "<|endoftext|>"
 WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.training_config import RESUME_AUTO, RESUME_NONE
-from data.atomic import fsync_tree, write_json
+from data.atomic import file_sha256, fsync_tree, write_json
 
 MANIFEST = "manifest.json"
 STAGING = ".checkpoint-staging"
@@ -55,7 +55,7 @@ def fault_of(checkpoint: Path) -> str | None:
             return f"缺少 {name}"
         if path.stat().st_size != entry["size"]:
             return f"{name} 的大小不对（{path.stat().st_size} 字节，应为 {entry['size']}）"
-        if _sha256(path) != entry["sha256"]:
+        if file_sha256(path) != entry["sha256"]:
             return f"{name} 的内容被改动过"
     return None
 
@@ -164,7 +164,7 @@ class CheckpointStore:
     def _seal(self, folder: Path) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         entries = {
-            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files
+            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in files
         }
         manifest = {
             "step": step_of(folder),
@@ -174,11 +174,3 @@ class CheckpointStore:
         }
         write_json(folder / MANIFEST, manifest | {"sha256": _digest(manifest)})
         fsync_tree(folder)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
