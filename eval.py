@@ -1,16 +1,29 @@
-"""Evaluate an adapter on a split or a file: a table, and metrics.json.
+"""Evaluate an adapter, or an un-tuned base, on a split or a file: a table, and metrics.json.
 
     python eval.py                                              # the test split of the data it was trained on
     python eval.py --dataset ChnSentiCorp --split validation
     python eval.py --test_file my_test.csv --text_column 评论 --label_column 标签
+    python eval.py --zero_shot --model_name Qwen/Qwen2.5-1.5B --dataset ChnSentiCorp --contextual_calibration
 
 The metrics stand beside those on the rows that the adapter has not seen in training.
 `model_evaluation/run_full_eval.py` tells much more.
 """
 
+from configs.cli import help_text, parse_config
 from configs.errors import run_script
-from model_evaluation.pipeline import run_single
-from model_evaluation.scores import STEP
+from configs.evaluation_config import MetricsConfig
+
+
+def main() -> None:
+    title = "评估适配器或未微调的基座：打印一张表，写出 metrics.json。"
+    (config,) = parse_config([MetricsConfig], None, description=help_text(title, __doc__))
+    print("正在载入……", flush=True)
+
+    from model_evaluation.pipeline import Evaluation, ZeroShotEvaluation, run_step
+    from model_evaluation.scores import STEP
+
+    run_step(STEP, (ZeroShotEvaluation if config.zero_shot else Evaluation)(config))
+
 
 if __name__ == "__main__":
-    run_script(lambda: run_single(STEP, "评估适配器：打印一张表，写出 metrics.json。", __doc__))
+    run_script(main)

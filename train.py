@@ -33,6 +33,7 @@ def main() -> None:
     import torch
 
     from data.data_loader import fingerprints, load_splits
+    from data.rows import LABEL_NAMES
     from model_evaluation.metrics import classification_metrics
     from model_evaluation.tables import metrics_table
     from modeling.adapter import SentimentConfig, save_adapter
@@ -56,10 +57,10 @@ def main() -> None:
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
-    model, tokenizer = build_for_training(config, lora)
+    model, tokenizer = build_for_training(config, lora, LABEL_NAMES)
 
     # Tokens, Trainer, and what is going to happen.
-    tokenized = {name: tokenize(rows, tokenizer, config.max_length) for name, rows in splits.items()}
+    tokenized = {name: tokenize(rows, tokenizer, config.max_length, config.template) for name, rows in splits.items()}
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
     print(describe_plan(config, model, tokenized, trainer.sampler), flush=True)
 
@@ -81,6 +82,9 @@ def main() -> None:
         labels=list(model.config.id2label.values()),
         max_length=config.max_length,
         quantization="nf4" if config.use_qlora else None,
+        head=config.head,
+        prompt_template=config.template,
+        label_words=config.words_for(LABEL_NAMES),
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)

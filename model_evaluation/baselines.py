@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.prompts import PROMPT_TEMPLATE
 from data.rows import Rows
 from model_evaluation.baseline_models import FITTERS, Baseline, Task
 from model_evaluation.evaluation_data import stratified_sample
@@ -54,8 +55,9 @@ def compare_baselines(
     _check(predictions, test_rows, names)
     labels = predictor.labels
     task = Task(
-        train_rows, test_rows, labels, predictor.config.max_length, seed, lambda: _load_base(predictor), progress
-    )
+        train_rows, test_rows, labels, predictor.config.max_length, seed, lambda: _load_base(predictor), progress,
+        predictor.config.prompt_template or PROMPT_TEMPLATE, predictor.config.label_words,
+    )  # fmt: skip
     options = {"labels": labels, "sample": stratified_sample(test_rows, TIMED_TEXTS, seed).texts, "seed": seed}
     fine_tuned = baseline_entry(fine_tuned_model(predictor, model_path), predictions, None, **options)
     entries = {}

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from configs.cli import help_text, parse_config
 from configs.errors import UserError
 from configs.evaluation_config import StepConfig
-from data.rows import Rows
-from model_evaluation.answers import Answers, model_fingerprint
+from data.rows import LABEL_NAMES, Rows
+from data.seen_texts import seen_mask
+from model_evaluation.answers import Answers, model_fingerprint, settings_fingerprint
 from model_evaluation.behaviour import load_suite
 from model_evaluation.evaluation_data import evaluation_rows, evaluation_splits, training_splits
 from model_evaluation.robustness import RobustnessPlan, plan_robustness
@@ -33,8 +36,11 @@ class Evaluation:
 
     def __init__(self, config: StepConfig):
         self.config, self.output = config, Path(config.output_dir)
-        self.sentiment = SentimentConfig.load(config.model_path)
+        self.sentiment = self.load_sentiment()
         self.failures: dict[str, str] = {}  # step -> what went wrong
+
+    def load_sentiment(self) -> SentimentConfig:
+        return SentimentConfig.load(self.config.model_path)
 
     def load(self) -> None:
         """Meet a mistake in what all steps need (files, columns, the base's name) before the first of them."""
@@ -62,9 +68,14 @@ class Evaluation:
 
     @cached_property
     def answers(self) -> Answers:
-        config = self.config
-        fingerprint = model_fingerprint(config.model_path, config.base_model_name)
-        return Answers(self.output, fingerprint, self.load_predictor, fresh=config.fresh)
+        return Answers(self.output, self.fingerprint(), self.load_predictor, fresh=self.config.fresh)
+
+    def fingerprint(self) -> str:
+        return model_fingerprint(self.config.model_path, self.config.base_model_name)
+
+    def seen(self, texts: list[str]) -> np.ndarray:
+        """(N,) bool: which texts the model was trained on."""
+        return seen_mask(self.config.model_path, texts)
 
     def load_predictor(self):
         from modeling.prediction import SentimentPredictor
@@ -79,7 +90,7 @@ class Evaluation:
         """What each result file says about where it comes from."""
         return {
             "environment": environment(),
-            "model_path": self.config.model_path,
+            "model_path": self.described_model(),
             "model_fingerprint": self.answers.fingerprint,
             "data": {
                 "source": self._source(),
@@ -89,6 +100,9 @@ class Evaluation:
             },
         }
 
+    def described_model(self) -> str:
+        return self.config.model_path
+
     def _source(self) -> str:
         """The file or data set that the evaluated rows are from."""
         if named := self.config.test_file or self.config.dataset:
@@ -96,6 +110,38 @@ class Evaluation:
         trained_on = read_run_info(self.config.model_path)["config"]
         files = (trained_on.get(f"{self.config.split}_file"), trained_on["train_file"])
         return next(filter(None, files)) if trained_on["train_file"] else trained_on["dataset"]
+
+
+class ZeroShotEvaluation(Evaluation):
+    """The same of a base without adapter; it has seen no training rows. `config` is a `MetricsConfig`."""
+
+    def load_sentiment(self) -> SentimentConfig:
+        from modeling.zero_shot import zero_shot_config
+
+        config = self.config
+        return zero_shot_config(
+            config.model_name,
+            labels=LABEL_NAMES,
+            label_words=config.label_words,
+            prompt_template=config.prompt_template,
+            max_length=config.max_length,
+            quantize=config.load_in_4bit,
+        )
+
+    def fingerprint(self) -> str:
+        return settings_fingerprint(self.sentiment, contextual_calibration=self.config.contextual_calibration)
+
+    def load_predictor(self):
+        from modeling.zero_shot import ZeroShotPredictor
+
+        return ZeroShotPredictor(self.sentiment, contextual_calibration=self.config.contextual_calibration)
+
+    def seen(self, texts: list[str]) -> np.ndarray:
+        return np.zeros(len(texts), dtype=bool)
+
+    def described_model(self) -> str:
+        calibrated = "，contextual calibration" if self.config.contextual_calibration else ""
+        return f"{self.config.model_name}（零样本{calibrated}）"
 
 
 @dataclass(frozen=True)
@@ -127,7 +173,11 @@ def run_single(step: Step, title: str, docstring: str) -> None:
     """The script of one step; its errors go to the caller."""
     (config,) = parse_config([StepConfig], None, description=help_text(title, docstring))
     print("正在载入……", flush=True)
-    evaluation = Evaluation(config)
+    run_step(step, Evaluation(config))
+
+
+def run_step(step: Step, evaluation: Evaluation) -> None:
+    """One step with the run of the model that it needs."""
     predict_once(evaluation, step.texts(evaluation))
     print(step.run(evaluation))
     print(f"\n结果写在 {evaluation.output / step.file}")

@@ -1,7 +1,6 @@
 """The step that writes metrics.json: all rows, and apart those that the adapter has not seen in training."""
 
 from data.atomic import write_json
-from data.seen_texts import seen_mask
 from model_evaluation.metrics import seen_unseen_metrics
 from model_evaluation.pipeline import Evaluation, Step
 from model_evaluation.tables import metrics_table
@@ -10,11 +9,11 @@ from model_evaluation.tables import metrics_table
 def measure(evaluation: Evaluation) -> str:
     """Write metrics.json; returns the table for the terminal."""
     predictions = evaluation.predictions(evaluation.rows)
-    seen = seen_mask(evaluation.config.model_path, evaluation.rows.texts)
+    seen = evaluation.seen(evaluation.rows.texts)
     measured = seen_unseen_metrics(predictions, seen, evaluation.sentiment.labels, seed=evaluation.config.seed)
     result = measured["all"] | {"unseen": measured["unseen"], "seen": measured["seen"]}
     write_json(evaluation.output / STEP.file, result | evaluation.described())
-    shown = {"全部": measured["all"], "训练中没见过的": measured["unseen"]}
+    shown = {"全部": measured["all"], "训练中没见过的": measured["unseen"] if measured["seen"] else None}
     return "\n".join(
         [metrics_table({name: rows for name, rows in shown.items() if rows}), *memorised(measured["seen"])]
     )

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.training_config import CLASSIFIER, LABEL_SCORING
 from data.atomic import atomic_folder, write_json
 from data.seen_texts import save_seen_texts
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 knows the head label_scoring
 FILE_NAME = "sentiment_config.json"
 RUN_INFO = "run_info.json"
+TASK_TYPES = {CLASSIFIER: "SEQ_CLS", LABEL_SCORING: "CAUSAL_LM"}  # PEFT's name for each head
 DEFAULT_ADAPTER = "./outputs/lora_adapter"
-CLASSIFIER = "classifier"
 
 
 @dataclass
@@ -34,6 +35,8 @@ class SentimentConfig:
     max_length: int
     quantization: str | None = None  # "nf4" or None
     head: str = CLASSIFIER
+    prompt_template: str | None = None  # both of the head label_scoring alone
+    label_words: list[str] | None = None
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -56,9 +59,23 @@ class SentimentConfig:
             raise UserError(
                 f"{path}：格式版本 {config.format_version} 比本仓库认识的 {FORMAT_VERSION} 新，请更新本仓库"
             )
-        if config.head != CLASSIFIER:
+        if config.head not in TASK_TYPES:
             raise UserError(f"{path}：不认识的分类头 {config.head!r}")
+        config._check_head(path, Path(folder))
         return config
+
+    def _check_head(self, path: Path, folder: Path) -> None:
+        """The file must name the head that the adapter was trained with: PEFT would load it on another's base too."""
+        task = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+        if task != TASK_TYPES[self.head]:
+            trained = next((head for head, name in TASK_TYPES.items() if name == task), task)
+            raise UserError(
+                f"{path} 写着 {self.head}，而旁边的适配器是用 --head {trained} 训练的，不能当作 {self.head} 载入；"
+                "请恢复原来的 sentiment_config.json"
+            )
+        words = self.label_words or []
+        if self.head == LABEL_SCORING and not (self.prompt_template and len(words) == len(self.labels)):
+            raise UserError(f"{path}：label_scoring 需要 prompt_template，以及与 labels 一样多的 label_words")
 
 
 def require_adapter(folder: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """The one loader of models: tokenizer, base (optionally in 4 bits), LoRA, and an adapter's way back.
 
-    model, tokenizer = build_for_training(config, lora)
+    model, tokenizer = build_for_training(config, lora, ["负面", "正面"])
     model, tokenizer, sentiment = load_adapter("outputs/lora_adapter")
 
 The only `from_pretrained` calls of the repository stand here.
@@ -13,11 +13,11 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.lora_config import LoraSettings
-from configs.training_config import TrainingConfig
+from configs.training_config import CLASSIFIER, TrainingConfig
 from data.hub import MODEL_FILES, fetch
-from data.rows import LABEL_NAMES
-from modeling.adapter import SentimentConfig, require_adapter
+from modeling.adapter import TASK_TYPES, SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
+from modeling.label_scoring import as_label_scorer, label_word_ids
 from modeling.run_record import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
@@ -76,8 +76,7 @@ def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtyp
         AutoModelForSequenceClassification, folder, whole="score",
         quantize=quantize, dtype=dtype, device=device, num_labels=len(labels),
     )  # fmt: skip
-    model.config.id2label = dict(enumerate(labels))
-    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    _name_labels(model, labels)
     # Qwen2.5-1.5B's config names none, and batches would be refused; pooling looks for this id.
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
@@ -85,11 +84,47 @@ def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtyp
     return model
 
 
+def load_scoring_base(
+    folder: str, tokenizer, *, labels: list[str], words: list[str], quantize: bool, dtype: torch.dtype, device: Device
+):
+    """Qwen2 as a language model whose forward answers with the label words' log-probabilities, (B, T) -> (B, C)."""
+    from transformers import AutoModelForCausalLM
+
+    if len(words) != len(labels):
+        raise UserError(
+            f"--label_words 有 {len(words)} 个（{'、'.join(words)}），标签有 {len(labels)} 个（{'、'.join(labels)}）"
+        )
+    try:
+        token_ids = label_word_ids(tokenizer, words)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    # In 4 bits the vocabulary projection stays whole: log-probabilities are read from it.
+    model = _from_folder(AutoModelForCausalLM, folder, whole="lm_head", quantize=quantize, dtype=dtype, device=device)
+    _name_labels(model, labels)
+    model.config.use_cache = False
+    return as_label_scorer(model, token_ids)
+
+
+def _name_labels(model, labels: list[str]) -> None:
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+
+
+def load_label_scorer(
+    folder: str, labels: list[str], words: list[str], *, quantize: bool = False, device: Device | None = None
+):
+    """(un-tuned label scorer in evaluation mode on its device, tokenizer)."""
+    device, tokenizer = device or best_device(), load_tokenizer(folder)
+    model = load_scoring_base(
+        folder, tokenizer, labels=labels, words=words, quantize=quantize, dtype=device.weights_dtype, device=device
+    )
+    return _for_serving(model, device, quantize), tokenizer
+
+
 def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
     """(language model without adapter or head of ours, in evaluation mode on its device, tokenizer).
 
-    `name` is what `find_model` takes. In 4 bits the vocabulary projection stays whole, as in
-    transformers' own default: log-probabilities are read from it.
+    `name` is what `find_model` takes. In 4 bits the vocabulary projection stays whole, as in transformers' default.
     """
     from transformers import AutoModelForCausalLM
 
@@ -97,9 +132,12 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     model = _from_folder(
         AutoModelForCausalLM, folder, whole="lm_head", quantize=quantize, dtype=device.weights_dtype, device=device
     )
-    if not quantize:
-        model = model.to(device.kind)
-    return model.eval().requires_grad_(False), load_tokenizer(folder)
+    return _for_serving(model, device, quantize), load_tokenizer(folder)
+
+
+def _for_serving(model, device: Device, quantize: bool):
+    """In evaluation mode on its device; a quantised model is there already and cannot be moved."""
+    return (model if quantize else model.to(device.kind)).eval().requires_grad_(False)
 
 
 def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: torch.dtype, device: Device, **options):
@@ -138,31 +176,39 @@ def nf4_config(device: Device, whole: str):
     )
 
 
-def build_for_training(config: TrainingConfig, lora: LoraSettings):
+def build_for_training(config: TrainingConfig, lora: LoraSettings, labels: list[str]):
     """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
     device, (folder, commit) = best_device(), find_model(config.model_name)
     tokenizer = load_tokenizer(folder)
-    base = load_base(
-        folder, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
-    )
-    model = add_lora(base, lora)
+    base = load_headed_base(
+        config.head, folder, tokenizer, labels=labels, words=config.words_for(labels),
+        quantize=config.use_qlora, dtype=device.weights_dtype, device=device,
+    )  # fmt: skip
+    model = add_lora(base, lora, config.head)
     model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache
     model.config.base_commit = commit
     return model, tokenizer
 
 
-def add_lora(base, lora: LoraSettings):
-    """Freeze the base and put trainable low-rank neighbours beside its linear layers; the head stays trainable."""
-    from peft import LoraConfig, TaskType, get_peft_model
+def load_headed_base(head: str, folder: str, tokenizer, *, words: list[str] | None, **options):
+    """The base with the head of an adapter: (B, T) -> (B, C); `options` as for `load_base`."""
+    if head == CLASSIFIER:
+        return load_base(folder, tokenizer, **options)
+    return load_scoring_base(folder, tokenizer, words=words, **options)
+
+
+def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
+    """Freeze the base and put trainable low-rank neighbours beside its linear layers; a new head stays trainable."""
+    from peft import LoraConfig, get_peft_model
 
     targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
     peft_config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TASK_TYPES[head],
         r=lora.lora_r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=targets,
-        modules_to_save=["score"],
+        modules_to_save=["score"] if head == CLASSIFIER else None,
     )
     try:
         return get_peft_model(base, peft_config)
@@ -198,7 +244,10 @@ def load_adapter(
         base_folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
     tokenizer = load_tokenizer(str(folder))
     dtype = torch.float32 if merge else device.weights_dtype
-    base = load_base(base_folder, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
+    base = load_headed_base(
+        sentiment.head, base_folder, tokenizer, labels=sentiment.labels, words=sentiment.label_words,
+        quantize=quantize, dtype=dtype, device=device,
+    )  # fmt: skip
     try:
         model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
@@ -208,7 +257,5 @@ def load_adapter(
         ) from None
     if merge:
         model = model.merge_and_unload()
-        model.model.to(device.weights_dtype)  # the head stays float32
-    if not quantize:
-        model = model.to(device.kind)
-    return model.eval().requires_grad_(False), tokenizer, sentiment
+        model.get_decoder().to(device.weights_dtype)  # a classification head stays float32
+    return _for_serving(model, device, quantize), tokenizer, sentiment

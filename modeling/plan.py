@@ -28,7 +28,7 @@ def describe_plan(
     precision = "bf16 混合精度" if device.bf16 else "float32"
     kind = "QLoRA（NF4 4 比特）" if config.use_qlora else "LoRA"
     lines = [
-        f"模型      {config.model_name} + {kind}，{device.kind}，{precision}",
+        f"模型      {config.model_name} + {kind}，{config.head}，{device.kind}，{precision}",
         f"可训练    {trainable:,} / {total:,} 个参数（{trainable / total:.2%}）",
         f"数据      {rows} 条",
         f"每轮      {real:,} token，另有填充 {1 - real / padded:.1%}"

@@ -126,7 +126,7 @@ class SentimentPredictor:
         """Raw logits of each text, before the temperature; equal texts are computed once."""
         cleaned = [self._checked(text, i) for i, text in enumerate(texts)]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(cleaned))}
-        rows = encode_texts(self.tokenizer, list(distinct), self.config.max_length) if distinct else []
+        rows = encode_texts(self.tokenizer, list(distinct), self.config.max_length, self.config.prompt_template)
         logits = predict_logits(self.model, rows, self.tokenizer.pad_token_id, progress=progress)
         return Predictions(texts, logits[[distinct[text] for text in cleaned]], labels)
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from configs.lora_config import LoraSettings
-from configs.training_config import TrainingConfig
+from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
 from modeling.best_adapter import BestAdapter
@@ -44,9 +45,10 @@ class TokenizedRows:
         return [len(ids) for ids in self.input_ids]
 
 
-def tokenize(rows: Rows, tokenizer, max_length: int) -> TokenizedRows:
-    """Cleaned and cut token ids of all rows, unpadded."""
-    return TokenizedRows(encode_texts(tokenizer, [clean_text(text) for text in rows.texts], max_length), rows.labels)
+def tokenize(rows: Rows, tokenizer, max_length: int, template: str | None = None) -> TokenizedRows:
+    """Cleaned and cut token ids of all rows, in the prompt where there is one, unpadded."""
+    texts = [clean_text(text) for text in rows.texts]
+    return TokenizedRows(encode_texts(tokenizer, texts, max_length, template), rows.labels)
 
 
 def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
@@ -62,7 +64,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     """Every setting that a trained adapter depends on; what is only about where and how often to write is not in it."""
     names = (
         "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
-        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed"
+        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed "
+        "head template label_words label_loss"
     )
     settings = {name: getattr(config, name) for name in names.split()}
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
@@ -106,7 +109,11 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
 
 
 def mean_cross_entropy(
-    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    outputs,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    *,
+    over_vocabulary: bool = False,
 ) -> torch.Tensor:
     """Cross-entropy summed over the rows (B,) and divided by the rows of the whole optimizer step.
 
@@ -114,7 +121,9 @@ def mean_cross_entropy(
     Trainer 5.x takes Qwen2's classifier for one that divides by itself and skips the division
     (https://github.com/huggingface/transformers/issues/47688).
     """
-    total = nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+    # Label scores are log-probabilities over the vocabulary already; a softmax over them is one over the labels.
+    loss = nn.functional.nll_loss if over_vocabulary else nn.functional.cross_entropy
+    total = loss(outputs.logits.float(), labels, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -144,7 +153,7 @@ class SentimentTrainer(Trainer):
     def __init__(
         self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
     ):
-        super().__init__(compute_loss_func=mean_cross_entropy, **kwargs)
+        super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving = False
@@ -204,6 +213,7 @@ def build_trainer(
         args=training_arguments(config, len(train)),
         train_dataset=train,
         eval_dataset=tokenized["validation"],
+        compute_loss_func=partial(mean_cross_entropy, over_vocabulary=config.label_loss == LANGUAGE_MODEL),
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
         sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),

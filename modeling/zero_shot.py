@@ -1,13 +1,9 @@
-"""What a language model says about a review without any training for it: label scoring.
+"""What a language model says about a review without any training for it: label scoring of the un-tuned base.
 
-After the prompt `评论：{text}\\n情感倾向：`, how probable does the model find each label word?
+    predictor = ZeroShotPredictor(zero_shot_config("Qwen/Qwen2.5-1.5B"), contextual_calibration=True)
+    predictor.predict("很好")["label"]  # 正面
 
-    model, tokenizer = load_causal_base("Qwen/Qwen2.5-1.5B")
-    words = ["负面", "正面"]
-    scores = score_label_words(model, tokenizer, ["很好"], template=TEMPLATE, label_words=words, max_length=256)
-    scores.argmax(axis=1)  # [1]
-
-A softmax over a row of scores gives the probabilities of the labels, given that one of the words follows.
+It answers as a `SentimentPredictor` does, so that everything which evaluates one evaluates this too.
 """
 
 from collections.abc import Sequence
@@ -17,12 +13,71 @@ import numpy as np
 import torch
 from torch import nn
 
+from configs.prompts import PROMPT_TEMPLATE
+from configs.training_config import LABEL_SCORING
 from data.preprocessing import clean_text, encode_texts
-from modeling.prediction import BATCH_TOKENS, predict_logits
+from data.rows import LABEL_NAMES
+from modeling.adapter import SentimentConfig
+from modeling.builder import find_model, load_label_scorer
+from modeling.devices import Device
+from modeling.label_scoring import as_label_scorer, label_word_ids
+from modeling.prediction import SentimentPredictor, predict_logits
 
-TEMPLATE = "评论：{text}\n情感倾向："
-# Rows of the vocabulary projection that are multiplied at once, in float32: 100 MB for Qwen2.5-1.5B's 151,936.
-VOCABULARY_CHUNK = 16_384
+# Reviews that say nothing: what a model answers to them is its own leaning. As in Zhao et al. 2021, with 无 for "".
+CONTENT_FREE = ("N/A", "[MASK]", "无")
+
+
+class ZeroShotPredictor(SentimentPredictor):
+    """A base (hub name or folder) as a predictor, with no adapter and no training."""
+
+    def __init__(
+        self, sentiment: SentimentConfig, *, contextual_calibration: bool = False, device: Device | None = None
+    ):
+        """`sentiment` as an adapter of the head label_scoring would have it; see `zero_shot_config`.
+
+        With `contextual_calibration` the scores have the label prior of `label_prior` subtracted.
+        """
+        self.config, self.labels, self.threshold = sentiment, sentiment.labels, None
+        folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
+        self.model, self.tokenizer = load_label_scorer(
+            folder, self.labels, sentiment.label_words, quantize=sentiment.quantization == "nf4", device=device
+        )
+        if contextual_calibration:
+            prior = label_prior(self.model, self.tokenizer, sentiment.prompt_template, sentiment.max_length)
+            self.model.label_words.prior.copy_(prior)
+
+
+def zero_shot_config(
+    base_model: str,
+    *,
+    labels: Sequence[str] = tuple(LABEL_NAMES),
+    label_words: Sequence[str] | None = None,
+    prompt_template: str = PROMPT_TEMPLATE,
+    max_length: int = 256,
+    quantize: bool = False,
+) -> SentimentConfig:
+    """What to ask the base; `label_words` stand for `labels`, in their order, by default the labels themselves."""
+    return SentimentConfig(
+        base_model=base_model,
+        base_revision=None,
+        labels=list(labels),
+        max_length=max_length,
+        quantization="nf4" if quantize else None,
+        head=LABEL_SCORING,
+        prompt_template=prompt_template,
+        label_words=list(label_words or labels),
+    )
+
+
+def label_prior(model, tokenizer, template: str, max_length: int) -> torch.Tensor:
+    """(C,) float32 log-probabilities of the labels after reviews without content, the mean over `CONTENT_FREE`.
+
+    Subtracting it from a score divides the label's probability by how probable the model finds it anyhow. Source:
+    Zhao et al. 2021, "Calibrate Before Use", https://arxiv.org/abs/2102.09690 (W = diag(p_cf)^-1, b = 0).
+    """
+    rows = encode_texts(tokenizer, list(CONTENT_FREE), max_length, template)
+    scores = torch.from_numpy(predict_logits(model, rows, tokenizer.pad_token_id))  # (3, C)
+    return scores.softmax(dim=1).mean(dim=0).log()
 
 
 def score_label_words(
@@ -37,112 +92,19 @@ def score_label_words(
 ) -> np.ndarray:
     """Log-probability in nats of each label word right after the prompt with each text, (N, C) float32.
 
-    The probability of a word of several tokens is the product over its tokens, each given those before: how
-    often the model would write just this word next. It is not divided by the number of tokens, since that
-    would no longer be a probability. So a word that begins another is always the more probable one.
-
-    At most `max_length` tokens of a text are read; the prompt is never cut and comes on top, as does the word.
-    A score does not depend on the other texts. ValueError for a template without just one `{text}`, for fewer
-    than two label words, and for two of the same tokens.
+    The probability of a word of several tokens is the product over its tokens, each given those before. It is not
+    divided by the number of tokens, since that would no longer be a probability; of two words with equal scores the
+    first one wins, as with any argmax. At most `max_length` tokens of a text are read; the prompt is never cut and
+    comes on top, as does the word. A score does not depend on the other texts. ValueError for a template without just
+    one `{text}` and for words that `label_word_ids` refuses. `model` becomes a label scorer.
     """
-    scorer = LabelWordScorer(model, label_word_ids(tokenizer, label_words))
+    model = as_label_scorer(model, label_word_ids(tokenizer, label_words))
     cleaned = [clean_text(text) for text in texts]
     distinct = {text: i for i, text in enumerate(dict.fromkeys(cleaned))}
-    prompts = prompt_ids(tokenizer, list(distinct), template, max_length)
-    budget = BATCH_TOKENS[model.device.type] // scorer.branches
-    scores = predict_logits(scorer, prompts, tokenizer.pad_token_id, max_tokens=budget, progress=progress)
+    rows = encode_texts(tokenizer, list(distinct), max_length, template)
+    model.config.num_labels = len(label_words)
+    scores = predict_logits(model, rows, tokenizer.pad_token_id, progress=progress)
     return scores[[distinct[text] for text in cleaned]]
-
-
-def prompt_ids(tokenizer, texts: list[str], template: str, max_length: int) -> list[list[int]]:
-    """Token ids of each text in the template, with at most `max_length` tokens of the text.
-
-    What stands before the text, the text and what stands after are turned into tokens apart, so that cutting
-    the text leaves the prompt whole and every prompt starts with the same tokens. A tokenizer that sees all at
-    once may join a full stop and the line break after it.
-    """
-    parts = template.split("{text}")
-    if len(parts) != 2:
-        raise ValueError(f"提示词模板里应有且只有一个 {{text}}，得到 {template!r}")
-    before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
-    reviews = encode_texts(tokenizer, texts, max_length) if texts else []
-    return [before + review + after for review in reviews]
-
-
-def label_word_ids(tokenizer, label_words: Sequence[str]) -> list[list[int]]:
-    """Token ids of each label word; at least two words, none empty, no two alike."""
-    words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in label_words]
-    if len(words) < 2 or not all(words) or len(set(map(tuple, words))) < len(words):
-        raise ValueError(f"标签词应至少两个、都不为空且互不相同，得到 {list(label_words)}")
-    return words
-
-
-class LabelWordScorer(nn.Module):
-    """A language model as a classifier: `logits` (B, C) are the log-probabilities of C words after B prompts.
-
-    For 正 面 and 负 面 the model must answer in three contexts: after the prompt, after 正 and after 负. The
-    first is read off either of the two sequences prompt+正 and prompt+负, because attention looks back only.
-    Words of one token need a single sequence, the prompt itself.
-    """
-
-    def __init__(self, model, words: Sequence[Sequence[int]]):
-        super().__init__()
-        self.model = model
-        self.config = SimpleNamespace(num_labels=len(words))
-        contexts = list(dict.fromkeys(tuple(word[:i]) for word in words for i in range(len(word))))
-        tails = [tail for tail in contexts if not any(_begins(tail, other) for other in contexts)]
-        length = max(map(len, tails))
-        host = {
-            "tails": [[*tail, *[0] * (length - len(tail))] for tail in tails],  # (S, L); what fills up is never read
-            "tail_of_context": [next(i for i, t in enumerate(tails) if t[: len(c)] == c) for c in contexts],  # (N,)
-            "offset_of_context": [len(context) for context in contexts],  # (N,)
-            "context_of_token": [contexts.index(tuple(word[:i])) for word in words for i in range(len(word))],  # (K,)
-            "word_of_token": [index for index, word in enumerate(words) for _ in word],  # (K,)
-            "tokens": [token for word in words for token in word],  # (K,)
-        }
-        for name, values in host.items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.long, device=model.device), persistent=False)
-        self.train(model.training)  # a new module is in training mode, and whoever restores that would restore it here
-
-    @property
-    def branches(self) -> int:
-        """Sequences that the model reads for each prompt."""
-        return len(self.tails)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """`input_ids` (B, T), padded on the right as `attention_mask` says."""
-        hidden = self._hidden_in_contexts(input_ids, attention_mask.sum(dim=1))  # (B, N, D)
-        log_probs = token_log_probs(
-            self.model.get_output_embeddings().weight, hidden, self.context_of_token, self.tokens
-        )  # (B, K)
-        scores = log_probs.new_zeros(len(input_ids), self.config.num_labels)
-        return SimpleNamespace(logits=scores.index_add(1, self.word_of_token, log_probs))  # (B, C)
-
-    def _hidden_in_contexts(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, N, D). No attention mask: padding stands behind everything that is read, and no token looks ahead."""
-        (batch, length), (branches, tail) = input_ids.shape, self.tails.shape
-        sequences = nn.functional.pad(input_ids, (0, tail)).repeat_interleave(branches, dim=0)  # (B S, T + L)
-        ends = lengths.repeat_interleave(branches)[:, None] + torch.arange(tail, device=lengths.device)  # (B S, L)
-        sequences = sequences.scatter(1, ends, self.tails.repeat(batch, 1))
-        hidden = self.model.get_decoder()(input_ids=sequences, use_cache=False).last_hidden_state
-        hidden = hidden.view(batch, branches, length + tail, -1)
-        rows = torch.arange(batch, device=lengths.device)[:, None]
-        return hidden[rows, self.tail_of_context, lengths[:, None] - 1 + self.offset_of_context]
-
-
-def token_log_probs(
-    weight: torch.Tensor, hidden: torch.Tensor, contexts: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Log-probability of `tokens[k]` in context `contexts[k]`, (B, K) float32; `weight` (V, D), `hidden` (B, N, D).
-
-    In float32 whatever the weights' precision: bf16 logits near 20 differ by steps of 1/8. The vocabulary is
-    taken piece by piece, so that neither B x N x V logits nor a float32 copy of `weight` is ever in memory.
-    """
-    with torch.autocast(hidden.device.type, enabled=False):
-        hidden = hidden.float()
-        logits = (hidden[:, contexts] * weight[tokens].float()).sum(dim=-1)  # (B, K)
-        pieces = [(hidden @ piece.float().T).logsumexp(dim=-1) for piece in weight.split(VOCABULARY_CHUNK)]
-        return logits - torch.stack(pieces).logsumexp(dim=0)[:, contexts]
 
 
 class LastHiddenState(nn.Module):
@@ -164,9 +126,5 @@ def last_hidden_states(
     model, tokenizer, texts: Sequence[str], *, max_length: int, progress: str | None = None
 ) -> np.ndarray:
     """(N, D) float32 features of the texts, read as the classifier reads them: cleaned, without a prompt."""
-    rows = encode_texts(tokenizer, [clean_text(text) for text in texts], max_length) if texts else []
+    rows = encode_texts(tokenizer, [clean_text(text) for text in texts], max_length)
     return predict_logits(LastHiddenState(model), rows, tokenizer.pad_token_id, progress=progress)
-
-
-def _begins(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    return len(first) < len(second) and second[: len(first)] == first

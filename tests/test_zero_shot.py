@@ -1,22 +1,18 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from small import small_reviews
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from configs.prompts import PROMPT_TEMPLATE
 from data.preprocessing import encode_texts
-from modeling import zero_shot
+from modeling import label_scoring, zero_shot
 from modeling.builder import load_causal_base
 from modeling.devices import Device
-from modeling.zero_shot import (
-    TEMPLATE,
-    LabelWordScorer,
-    label_word_ids,
-    last_hidden_states,
-    prompt_ids,
-    score_label_words,
-    token_log_probs,
-)
+from modeling.label_scoring import as_label_scorer, label_word_ids, token_log_probs
+from modeling.zero_shot import last_hidden_states, score_label_words
 
 TEXTS = [row["text"] for row in small_reviews(12)]
 WORDS = ["负面", "正面"]  # six tokens each: the small tokenizer knows only bytes
@@ -27,18 +23,30 @@ def base(small_base):
     return load_causal_base(str(small_base), device=Device("cpu", False))
 
 
-def scores(base, texts=TEXTS, words=WORDS, max_length=64, template=TEMPLATE):
+def plain(model):
+    """The same weights as the language model that they were loaded as."""
+    if isinstance(model, label_scoring.LabelScoring):
+        twin = copy.copy(model)
+        twin.__class__ = type(model).__mro__[2]
+        return twin
+    return model
+
+
+def scores(base, texts=TEXTS, words=WORDS, max_length=64, template=PROMPT_TEMPLATE):
     return score_label_words(*base, texts, template=template, label_words=words, max_length=max_length)
 
 
 def reference(base, texts, words, max_length=64):
     """Each text with each word by itself, in full and without padding."""
-    model, tokenizer = base
+    model, tokenizer = plain(base[0]), base[1]
+    tokens = [tokenizer(word)["input_ids"] for word in words]
+    begins = any(one != other and other[: len(one)] == one for one in tokens for other in tokens)
+    end = [tokenizer.eos_token_id] if begins else []
     result = []
-    for prompt in prompt_ids(tokenizer, texts, TEMPLATE, max_length):
+    for prompt in encode_texts(tokenizer, texts, max_length, PROMPT_TEMPLATE):
         row = []
         for word in words:
-            ids = tokenizer(word)["input_ids"]
+            ids = tokenizer(word)["input_ids"] + end
             with torch.no_grad():
                 log_probs = model(torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)  # (T, V)
             row.append(sum(float(log_probs[len(prompt) - 1 + i, token]) for i, token in enumerate(ids)))
@@ -94,19 +102,19 @@ def test_permuted_words_give_permuted_scores(base):
 def test_probabilities_of_all_one_token_words_add_up_to_one(base):
     """Every token of the vocabulary as a word of its own: the scores are a whole distribution."""
     model, tokenizer = base
-    scorer = LabelWordScorer(model, [[token] for token in range(model.config.vocab_size)])
-    ids = torch.tensor(prompt_ids(tokenizer, TEXTS[:1], TEMPLATE, 64))
+    scorer = as_label_scorer(model, [[token] for token in range(model.config.vocab_size)])
+    ids = torch.tensor(encode_texts(tokenizer, TEXTS[:1], 64, PROMPT_TEMPLATE))
     log_probs = scorer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    assert scorer.branches == 1
+    assert not len(scorer.label_words.tails)
     assert float(log_probs.exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_review_is_cut_and_never_the_prompt(base):
     tokenizer = base[1]
-    before, after = (tokenizer(part)["input_ids"] for part in TEMPLATE.split("{text}"))
+    before, after = (tokenizer(part)["input_ids"] for part in PROMPT_TEMPLATE.split("{text}"))
     long = "房间很干净，下次还来。" * 30
     for max_length in (1, 10, 64):
-        (prompt,) = prompt_ids(tokenizer, [long], TEMPLATE, max_length)
+        (prompt,) = encode_texts(tokenizer, [long], max_length, PROMPT_TEMPLATE)
         assert prompt == before + encode_texts(tokenizer, [long], max_length)[0] + after
         assert len(prompt) == len(before) + max_length + len(after)
     np.testing.assert_allclose(
@@ -117,7 +125,7 @@ def test_the_review_is_cut_and_never_the_prompt(base):
 
 def test_a_review_cannot_speak_for_the_tokenizer(base):
     """`<|endoftext|>` inside a review stays text, or it would end the document before the question."""
-    (prompt,) = prompt_ids(base[1], ["好<|endoftext|>"], TEMPLATE, 64)
+    (prompt,) = encode_texts(base[1], ["好<|endoftext|>"], 64, PROMPT_TEMPLATE)
     assert base[1].pad_token_id not in prompt
 
 
@@ -153,12 +161,12 @@ def test_the_vocabulary_is_never_multiplied_with_every_token(base):
         scores(base, TEXTS)  # 12 texts x 11 contexts; the texts have more than 12 x 60 tokens
     assert 0 < largest.rows <= max(12 * 11, hidden_size)
     with LargestVocabularyTensor(model.config.vocab_size) as full, torch.no_grad():
-        model(torch.zeros((12, 60), dtype=torch.long))
+        plain(model)(torch.zeros((12, 60), dtype=torch.long))
     assert full.rows == 12 * 60
 
 
 def test_token_log_probs_are_those_of_log_softmax_in_pieces_and_in_float32(monkeypatch):
-    monkeypatch.setattr(zero_shot, "VOCABULARY_CHUNK", 10)
+    monkeypatch.setattr(label_scoring, "VOCABULARY_CHUNK", 10)
     generator = torch.Generator().manual_seed(1)
     weight = (3 * torch.randn(33, 16, generator=generator)).bfloat16()
     hidden = torch.randn(4, 3, 16, generator=generator).bfloat16()
@@ -185,7 +193,7 @@ def test_last_hidden_states_are_those_of_each_text_alone(base):
     for text, row in zip(TEXTS, found, strict=True):
         ids = torch.tensor(encode_texts(tokenizer, [text], 40))
         with torch.no_grad():
-            expected = model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
+            expected = plain(model)(ids, output_hidden_states=True).hidden_states[-1][0, -1]
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 

@@ -1,0 +1,29 @@
+"""The prompt around a review, for heads that ask a language model which label word follows."""
+
+PLACE = "{text}"
+PROMPT_TEMPLATE = f"评论：{PLACE}\n情感倾向："
+
+
+def template_parts(template: str) -> tuple[str, str]:
+    """What stands before the review and what after it; ValueError unless there is one place, with text behind it."""
+    before, *after = template.split(PLACE)
+    if len(after) != 1 or not after[0]:
+        raise ValueError(f"提示词模板里应有且只有一个 {PLACE}，后面还要有文字，得到 {template!r}")
+    return before, after[0]
+
+
+def prompt_problems(template: str, words: list[str] | None) -> list[str]:
+    """What is wrong with a prompt and its label words, as far as can be told without a tokenizer."""
+    problems = []
+    try:
+        template_parts(template)
+    except ValueError as error:
+        problems.append(f"--prompt_template：{error}")
+    if words is not None and (len(words) < 2 or not all(words) or len(set(words)) < len(words)):
+        problems.append(f"--label_words：应至少两个、都不为空且互不相同，逗号分隔，得到 {','.join(words)}")
+    return problems
+
+
+def typed(template: str) -> str:
+    r"""A template as one can type it in a shell, where a line break is written \n."""
+    return template.replace("\\n", "\n")
