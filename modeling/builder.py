@@ -6,6 +6,7 @@
 The only `from_pretrained` calls of the repository stand here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -138,12 +139,12 @@ def nf4_config(device: Device, whole: str):
     )
 
 
-def build_for_training(config: TrainingConfig, lora: LoraSettings):
+def build_for_training(config: TrainingConfig, lora: LoraSettings, labels: Sequence[str] = LABEL_NAMES):
     """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
     device, (folder, commit) = best_device(), find_model(config.model_name)
     tokenizer = load_tokenizer(folder)
     base = load_base(
-        folder, tokenizer, labels=LABEL_NAMES, quantize=config.use_qlora, dtype=device.weights_dtype, device=device
+        folder, tokenizer, labels=list(labels), quantize=config.use_qlora, dtype=device.weights_dtype, device=device
     )
     model = add_lora(base, lora)
     model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     """Every setting that a trained adapter depends on; what is only about where and how often to write is not in it."""
     names = (
         "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
-        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed"
+        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed "
+        "class_weights"
     )
     settings = {name: getattr(config, name) for name in names.split()}
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
@@ -106,16 +108,32 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
 
 
 def mean_cross_entropy(
-    outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    outputs,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    *,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy summed over the rows (B,) and divided by the rows of the whole optimizer step.
 
+    With `weights` (C,) each row counts by its label's. They are 1 on average over the training rows, so rows are
+    what the sum is divided by in either case; dividing by the weights of the step would undo part of them.
     Thus 4 x 4 gives the gradient of 16 x 1, also where the last batch is smaller. Left to itself,
     Trainer 5.x takes Qwen2's classifier for one that divides by itself and skips the division
     (https://github.com/huggingface/transformers/issues/47688).
     """
-    total = nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+    weights = None if weights is None else weights.to(labels.device)
+    total = nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def balanced_weights(labels: Sequence[int]) -> torch.Tensor:
+    """rows / (C x rows of the label), (C,): every label weighs the same in all, and a row 1 on average.
+
+    This is sklearn's "balanced" (King & Zeng 2001). Every label id below C occurs.
+    """
+    counts = torch.bincount(torch.tensor(labels))
+    return len(labels) / (len(counts) * counts.float())
 
 
 class EvaluateAndKeepBest(TrainerCallback):
@@ -144,8 +162,8 @@ class SentimentTrainer(Trainer):
     def __init__(
         self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
     ):
-        super().__init__(compute_loss_func=mean_cross_entropy, **kwargs)
-        self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # compute_loss_func is ours; see mean_cross_entropy
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving = False
 
@@ -199,11 +217,13 @@ def build_trainer(
     if checkpoint:
         best.restore_from(checkpoint)
     group_size = config.batch_size * config.gradient_accumulation_steps
+    weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
     return SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
         train_dataset=train,
         eval_dataset=tokenized["validation"],
+        compute_loss_func=partial(mean_cross_entropy, weights=weights),
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
         sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
