@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.preprocessing import encode_texts
-from data.rows import Rows
+from data.rows import LABEL_NAMES, Rows
 from modeling.adapter import SentimentConfig, save_adapter
 from modeling.best_adapter import BestAdapter
 from modeling.builder import build_for_training, load_tokenizer
@@ -35,10 +35,10 @@ def rows(count: int = 40) -> Rows:
     return Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
 
 
-def make_trainer(small_base, tmp_path, reviews=None, lora=None, **settings):
+def make_trainer(small_base, tmp_path, reviews=None, lora=None, labels=LABEL_NAMES, **settings):
     config = TrainingConfig(model_name=str(small_base), output_dir=str(tmp_path), max_length=64, **settings)
     set_seed(config.seed)
-    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0))
+    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), labels)
     reviews = reviews or rows()
     tokenized = {"train": tokenize(reviews, tokenizer, 64), "validation": tokenize(rows(8), tokenizer, 64)}
     return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
