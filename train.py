@@ -33,7 +33,6 @@ def main() -> None:
     import torch
 
     from data.data_loader import fingerprints, load_splits
-    from data.rows import LABEL_NAMES
     from model_evaluation.metrics import classification_metrics
     from model_evaluation.tables import metrics_table
     from modeling.adapter import SentimentConfig, save_adapter
@@ -57,10 +56,12 @@ def main() -> None:
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
-    model, tokenizer = build_for_training(config, lora, LABEL_NAMES)
+    labels = splits["train"].label_names
+    template = config.template_for(labels)
+    model, tokenizer = build_for_training(config, lora, labels)
 
     # Tokens, Trainer, and what is going to happen.
-    tokenized = {name: tokenize(rows, tokenizer, config.max_length, config.template) for name, rows in splits.items()}
+    tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
     print(describe_plan(config, model, tokenized, trainer.sampler), flush=True)
 
@@ -73,18 +74,18 @@ def main() -> None:
     for name in [name for name in splits if name != "train"]:
         logits = predict_logits(model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}")
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
-        measured[name] = classification_metrics(predictions, list(model.config.id2label.values()))
+        measured[name] = classification_metrics(predictions, labels)
 
     # Save: the adapter folder appears whole or not at all.
     sentiment = SentimentConfig(
         base_model=lasting_name(config.model_name),
         base_revision=model.config.base_commit,
-        labels=list(model.config.id2label.values()),
+        labels=labels,
         max_length=config.max_length,
         quantization="nf4" if config.use_qlora else None,
         head=config.head,
-        prompt_template=config.template,
-        label_words=config.words_for(LABEL_NAMES),
+        prompt_template=template,
+        label_words=config.words_for(labels),
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)

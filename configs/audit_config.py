@@ -12,7 +12,6 @@ class AuditConfig(DataConfig):
         None, "用这个适配器的概率找可疑标注；不给则用字符 TF-IDF + 逻辑回归的 5 折折外概率（推荐）"
     )
     base_model_name: str | None = option(None, "与 --model_path 一起：换一个基座；不给则用适配器里记的")
-    seed: int = option(42, "分折的随机种子", minimum=0, maximum=2**32 - 1)
     output_dir: str = option("./model_evaluation/outputs", "结果文件夹")
 
     def __post_init__(self):

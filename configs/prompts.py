@@ -1,7 +1,16 @@
 """The prompt around a review, for heads that ask a language model which label word follows."""
 
+from collections.abc import Sequence
+
 PLACE = "{text}"
 PROMPT_TEMPLATE = f"评论：{PLACE}\n情感倾向："
+ANY_LABELS_TEMPLATE = f"评论：{PLACE}\n类别："  # for labels that are no sentiments
+SENTIMENTS = {"负面", "正面"}
+
+
+def default_template(labels: Sequence[str]) -> str:
+    """What to ask for these labels, where the user does not say."""
+    return PROMPT_TEMPLATE if set(labels) == SENTIMENTS else ANY_LABELS_TEMPLATE
 
 
 def template_parts(template: str) -> tuple[str, str]:
@@ -12,18 +21,19 @@ def template_parts(template: str) -> tuple[str, str]:
     return before, after[0]
 
 
-def prompt_problems(template: str, words: list[str] | None) -> list[str]:
+def prompt_problems(template: str | None, words: list[str] | None) -> list[str]:
     """What is wrong with a prompt and its label words, as far as can be told without a tokenizer."""
     problems = []
-    try:
-        template_parts(template)
-    except ValueError as error:
-        problems.append(f"--prompt_template：{error}")
+    if template is not None:
+        try:
+            template_parts(template)
+        except ValueError as error:
+            problems.append(f"--prompt_template：{error}")
     if words is not None and (len(words) < 2 or not all(words) or len(set(words)) < len(words)):
         problems.append(f"--label_words：应至少两个、都不为空且互不相同，逗号分隔，得到 {','.join(words)}")
     return problems
 
 
-def typed(template: str) -> str:
+def typed(template: str | None) -> str | None:
     r"""A template as one can type it in a shell, where a line break is written \n."""
-    return template.replace("\\n", "\n")
+    return template and template.replace("\\n", "\n")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from configs.options import ConfigError, check_fields, option
-from configs.prompts import PROMPT_TEMPLATE, prompt_problems, typed
+from configs.prompts import default_template, prompt_problems, typed
 
 RESUME_AUTO, RESUME_NONE = "auto", "none"
 CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"
@@ -25,18 +25,30 @@ class DataConfig:
     )
     test_file: str | None = option(None, "测试文件")
     text_column: str = option("text", "文本所在的列名")
-    label_column: str = option("label", "标签所在的列名（0 = 负面，1 = 正面）")
+    label_column: str = option("label", "标签所在的列名")
+    labels: list[str] | None = option(
+        None,
+        "全部标签，逗号分隔，按编号的次序（第一个是 0 号）；不给则取训练文件里的："
+        "0/1 或 负面/正面 就是 负面,正面，否则数从小到大、文字按字符排序",
+    )
     dedup_train: bool = option(False, "训练集去重：文本和标签都相同的行只留第一行；两种标签都有的文本全部删去")
     drop_rows: str | None = option(
         None, "从训练集删去这张表里的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，经人看过"
     )
+    max_train_samples: int | None = option(
+        None, "训练最多用多少行（按标签分层抽取，每种标签至少一行，由 --seed 决定抽到哪些）；不给则全部", minimum=2
+    )
+    seed: int = option(42, "随机种子", minimum=0, maximum=2**32 - 1)
 
 
 def source_problems(config: DataConfig) -> list[str]:
-    """What is wrong with the choice of files, one line for each problem."""
+    """What is wrong with the choice of files and labels, one line for each problem."""
+    problems = []
     if config.train_file is None and (config.validation_file or config.test_file):
-        return ["--validation_file / --test_file：需要同时给出 --train_file"]
-    return []
+        problems.append("--validation_file / --test_file：需要同时给出 --train_file")
+    if config.labels is not None and (len(config.labels) < 2 or not all(name.strip() for name in config.labels)):
+        problems.append(f"--labels：应为至少两个标签，逗号分隔，都不为空，得到 {','.join(config.labels)}")
+    return problems
 
 
 @dataclass
@@ -49,7 +61,11 @@ class TrainingConfig(DataConfig):
         "label_scoring 不加新层，比较语言模型在提示词之后接各标签词的概率",
         choices=(CLASSIFIER, LABEL_SCORING),
     )
-    prompt_template: str = option(PROMPT_TEMPLATE, "label_scoring 的提示词：{text} 处放评论，\\n 表示换行")
+    prompt_template: str | None = option(
+        None,
+        "label_scoring 的提示词：{text} 处放评论，\\n 表示换行；不给则为 评论：{text}\\n情感倾向："
+        "（标签不是 负面、正面 时，情感倾向 换成 类别）",
+    )
     label_words: list[str] | None = option(None, "label_scoring 的标签词，逗号分隔，次序同标签；不给则用标签本身")
     label_loss: str = option(
         RESTRICTED,
@@ -65,6 +81,11 @@ class TrainingConfig(DataConfig):
     learning_rate: float = option(1e-4, "峰值学习率，余弦下降到 0", above=0.0, maximum=1.0)
     warmup_ratio: float = option(0.1, "预热步数占总步数的比例", minimum=0.0, below=1.0)
     weight_decay: float = option(0.0, "AdamW 的权重衰减", minimum=0.0, maximum=1.0)
+    class_weights: str = option(
+        "none",
+        "none：每条评论的损失一样重；balanced：每种标签的损失总和一样重（权重 = 行数 / (标签种数 × 这种标签的行数)）",
+        choices=("none", "balanced"),
+    )
     max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1)
     gradient_checkpointing: bool = option(False, "反向时重算激活：省显存，慢约三成（CUDA 上的 QLoRA 总是打开）")
     eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1)
@@ -72,14 +93,12 @@ class TrainingConfig(DataConfig):
     resume_from_checkpoint: str = option(RESUME_AUTO, "auto：接着最新的完整检查点；none：从头开始；或检查点文件夹")
     save_steps: int = option(100, "每多少步存一个检查点", minimum=1)
     save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1)
-    seed: int = option(42, "随机种子", minimum=0, maximum=2**32 - 1)
     output_dir: str = option("./outputs", "输出文件夹；适配器写在其中的 lora_adapter/")
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
 
-    @property
-    def template(self) -> str | None:
+    def template_for(self, labels: list[str]) -> str | None:
         """The prompt around each review; a classifier reads the review alone."""
-        return self.prompt_template if self.head == LABEL_SCORING else None
+        return (self.prompt_template or default_template(labels)) if self.head == LABEL_SCORING else None
 
     def words_for(self, labels: list[str]) -> list[str] | None:
         """The words that stand for the labels in a prompt; a classifier has none."""
@@ -89,7 +108,7 @@ class TrainingConfig(DataConfig):
         self.prompt_template = typed(self.prompt_template)
         problems = check_fields(self) + source_problems(self) + prompt_problems(self.prompt_template, self.label_words)
         if self.head == CLASSIFIER:
-            unused = {"prompt_template": PROMPT_TEMPLATE, "label_words": None, "label_loss": RESTRICTED}
+            unused = {"prompt_template": None, "label_words": None, "label_loss": RESTRICTED}
             given = [f"--{name}" for name, default in unused.items() if getattr(self, name) != default]
             problems += [f"{'、'.join(given)}：只用于 --head {LABEL_SCORING}"] if given else []
         if self.report_to in REPORTERS[1:] and find_spec(self.report_to) is None:

@@ -22,7 +22,7 @@ import numpy as np
 from configs.audit_config import AuditConfig
 from configs.cli import help_text, parse_config
 from configs.errors import UserError, run_script
-from data.rows import LABEL_NAMES, Rows
+from data.rows import Rows
 
 TABLE = "suspicious_labels.csv"
 SHOWN_IN_JSON, SHOWN_IN_TERMINAL = 50, 5
@@ -72,7 +72,6 @@ def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[
     from data.suspicious_labels import (
         MIN_TEXTS_PER_LABEL,
         distinct_rows,
-        enough_texts,
         find_suspicious,
         out_of_fold_probabilities,
         suspicious_records,
@@ -81,11 +80,11 @@ def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[
     sets, groups = distinct_rows(rows)
     texts = [rows.texts[positions[0]] for positions in sets]
     labels = np.array([rows.labels[positions[0]] for positions in sets])
-    if not enough_texts(labels):
-        reason = f"训练集每类不到 {MIN_TEXTS_PER_LABEL} 条不同的文本，太少，没有检查可疑标注"
+    if few := [name for label, name in enumerate(rows.label_names) if (labels == label).sum() < MIN_TEXTS_PER_LABEL]:
+        reason = f"训练集里 {'、'.join(few)} 不到 {MIN_TEXTS_PER_LABEL} 条不同的文本，太少，没有检查可疑标注"
         return {"checked": 0, "found": 0, "note": reason}, []
     if config.model_path:
-        about, probs = adapter_probabilities(config, texts)
+        about, probs = adapter_probabilities(config, texts, rows.label_names)
     else:
         about = {"method": "字符 1–3-gram TF-IDF + 逻辑回归，5 折折外概率", "out_of_fold": True, "note": None}
         probs = out_of_fold_probabilities(texts, labels, groups, config.seed)
@@ -96,19 +95,27 @@ def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[
         "rows": sum(record["copies"] for record in records),
         "share": len(records) / len(texts),
         "accuracy": float((probs.argmax(1) == labels).mean()),
-        "by_label": {name: sum(record["label"] == name for record in records) for name in LABEL_NAMES},
+        "by_label": {name: sum(record["label"] == name for record in records) for name in rows.label_names},
         "top": records[:SHOWN_IN_JSON],
     }
     return about | figures, records
 
 
-def adapter_probabilities(config: AuditConfig, texts: list[str]) -> tuple[dict[str, Any], np.ndarray]:
-    """(how they were made, probabilities (N, 2)), with a plain word about texts that the adapter was trained on."""
+def adapter_probabilities(
+    config: AuditConfig, texts: list[str], label_names: list[str]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """(how they were made, probabilities (N, C)), with a plain word about texts that the adapter was trained on."""
+    from data.labels import shown_labels
     from data.seen_texts import seen_mask
     from modeling.prediction import SentimentPredictor
     from modeling.predictions import softmax
 
     predictor = SentimentPredictor(config.base_model_name, config.model_path)
+    if predictor.labels != label_names:
+        raise UserError(
+            f"{config.model_path} 的标签是 {shown_labels(predictor.labels)}，数据的标签是 {shown_labels(label_names)}；"
+            "种类和次序都要相同，可用 --labels 指定"
+        )
     seen = float(seen_mask(config.model_path, texts).mean())
     logits = predictor.predictions(texts, progress="预测").logits
     note = (

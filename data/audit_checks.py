@@ -16,7 +16,7 @@ from itertools import permutations
 from typing import Any
 
 from data.preprocessing import clean_text
-from data.rows import LABEL_NAMES, Rows
+from data.rows import Rows
 from data.text_hash import normalize_for_matching, text_hash
 
 SHOWN_EXAMPLES = 10
@@ -46,7 +46,7 @@ def split_figures(rows: Rows) -> dict[str, Any]:
     bare = [i + 1 for i, text in enumerate(rows.texts) if not normalize_for_matching(text)]
     return {
         "n": len(rows),
-        "labels": {name: rows.labels.count(label) for label, name in enumerate(LABEL_NAMES)},
+        "labels": rows.label_counts(),
         "distinct_texts": len(by_text),
         "repeated_rows": len(rows) - len(by_text),
         "both_labels": {
@@ -64,7 +64,7 @@ def _example(rows: Rows, positions: list[int]) -> dict[str, Any]:
     return {
         "text": clean_text(rows.texts[positions[0]]),
         "rows": [i + 1 for i in positions],
-        "labels": [LABEL_NAMES[rows.labels[i]] for i in positions],
+        "labels": [rows.label_names[rows.labels[i]] for i in positions],
     }
 
 

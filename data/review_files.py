@@ -9,12 +9,12 @@ message that lists the first ten of them.
 import csv
 import io
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from data.labels import find_labels, label_id, label_key, shown_labels
 from data.preprocessing import clean_text
 from data.rows import LABEL_NAMES, Rows
 
@@ -26,14 +26,21 @@ class BadRow(ValueError):
     """Why one row cannot be used."""
 
 
-def read_labelled_file(path: Path, text_column: str, label_column: str) -> Rows:
-    """All rows of a file; `UserError` that lists the bad ones, if there are any."""
+def read_labelled_file(
+    path: Path, text_column: str, label_column: str, names: Sequence[str] | None = LABEL_NAMES
+) -> Rows:
+    """All rows of a file; `UserError` that lists the bad ones, if there are any.
 
-    def parse(record: dict[str, Any]) -> tuple[str, int]:
-        return _text_of(record, text_column), _label_of(record, label_column)
+    Label ids are positions in `names`, and another label makes a row a bad one; with None the file's own labels
+    are the names (`find_labels`).
+    """
+
+    def parse(record: dict[str, Any]) -> tuple[str, Any]:
+        return _text_of(record, text_column), _label_of(record, label_column, names)
 
     pairs = _parse_all(path, parse, {text_column, label_column})
-    return Rows([text for text, _ in pairs], [label for _, label in pairs])
+    names = find_labels([value for _, value in pairs], str(path)) if names is None else list(names)
+    return Rows([text for text, _ in pairs], [label_id(value, names) for _, value in pairs], names)
 
 
 def read_texts(path: Path, text_column: str) -> list[str]:
@@ -74,28 +81,17 @@ def _text_of(record: dict[str, Any], column: str) -> str:
     return text
 
 
-def _label_of(record: dict[str, Any], column: str) -> int:
+def _label_of(record: dict[str, Any], column: str, names: Sequence[str] | None) -> Any:
+    """The value in the label column, once it is sure that it spells a label."""
     if column not in record:
         raise BadRow(f"没有 {column} 列（有 {'、'.join(map(str, record))}）；用 --label_column 指定")
-    label = label_id(record[column])
-    if label is None:
-        raise BadRow(f"{column} 应为 0（负面）或 1（正面），得到 {record[column]!r}")
-    return label
-
-
-def label_id(value: Any) -> int | None:
-    """0 or 1 for 0, 1, "0", "1", 0.0, "1.0", 负面, 正面; None for anything else, booleans included."""
-    if isinstance(value, str):
-        value = value.strip()
-        if value in LABEL_NAMES:
-            return LABEL_NAMES.index(value)
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return int(value) if value in range(len(LABEL_NAMES)) else None
+    value = record[column]
+    if names is None and label_key(value) is None:
+        raise BadRow(f"{column} 应为文字或数，得到 {value!r:.60}")
+    if names is not None and label_id(value, names) is None:
+        known = "0（负面）或 1（正面）" if names == LABEL_NAMES else f"{shown_labels(names)} 之一"
+        raise BadRow(f"{column} 应为 {known}，得到 {value!r:.60}")
+    return value
 
 
 def _records(path: Path, columns: set[str]) -> Iterator[Record]:

@@ -1,9 +1,9 @@
-"""Training rows without repetition, and without those that a person has struck out.
+"""Training rows without repetition, without those that a person has struck out, and not more than asked for.
 
     rows, notes = filter_training_rows(train, DataConfig(dedup_train=True, drop_rows="drop.csv"))
 
-This is `train.py --dedup_train --drop_rows drop.csv`. Rows are struck out first: a text with two
-labels of which one was struck out is no longer a contradiction.
+This is `train.py --dedup_train --drop_rows drop.csv --max_train_samples 200`. Rows are struck out first: a
+text with two labels of which one was struck out is no longer a contradiction. The sample is drawn last.
 """
 
 from pathlib import Path
@@ -13,7 +13,8 @@ from configs.training_config import DataConfig
 from data.audit_checks import rows_by_text
 from data.preprocessing import clean_text
 from data.review_files import read_labelled_file
-from data.rows import LABEL_NAMES, Rows
+from data.rows import Rows
+from data.stratified import stratified_sample
 from data.tables import FORMULA_STARTS
 from data.text_hash import text_hash
 
@@ -30,9 +31,22 @@ def filter_training_rows(rows: Rows, config: DataConfig) -> tuple[Rows, list[str
     if config.dedup_train:
         rows, note = dedup(rows)
         notes.append(note)
-    if notes and len(set(rows.labels)) < len(LABEL_NAMES):
-        raise UserError("--drop_rows / --dedup_train 之后训练集不再有正面、负面两类评论")
+    if notes and (gone := [name for name, count in rows.label_counts().items() if not count]):
+        raise UserError(f"--drop_rows / --dedup_train 之后训练集不再有标签为 {'、'.join(gone)} 的评论")
+    if config.max_train_samples is not None:
+        rows, note = limited(rows, config.max_train_samples, config.seed)
+        notes.append(note)
     return rows, notes
+
+
+def limited(rows: Rows, most: int, seed: int) -> tuple[Rows, str]:
+    """(at most so many rows, of each label its share and at least one; what was done)."""
+    if most < len(rows.label_names):
+        raise UserError(f"--max_train_samples：有 {len(rows.label_names)} 种标签，至少要这么多条，得到 {most}")
+    kept = stratified_sample(rows, most, seed, each=1)
+    if len(kept) == len(rows):
+        return rows, f"--max_train_samples：训练集只有 {len(rows):,} 行，全部用上"
+    return kept, f"--max_train_samples：从训练集 {len(rows):,} 行中按标签分层抽取 {len(kept):,} 行（种子 {seed}）"
 
 
 def dedup(rows: Rows) -> tuple[Rows, str]:
@@ -60,7 +74,7 @@ def drop_listed(rows: Rows, path: Path) -> Rows:
     """
     keys = [_key(text, label) for text, label in zip(rows.texts, rows.labels, strict=True)]
     present = set(keys)
-    listed = read_labelled_file(path, "text", "label")
+    listed = read_labelled_file(path, "text", "label", rows.label_names)
     found = [_matching_key(text, label, present) for text, label in zip(listed.texts, listed.labels, strict=True)]
     if None in found:
         raise UserError(_mismatches(path, listed, found, present))
@@ -84,10 +98,10 @@ def _mismatches(path: Path, listed: Rows, found: list, present: set[tuple[str, i
     bad = [i for i, key in enumerate(found) if key is None]
     lines = []
     for i in bad[:SHOWN_MISMATCHES]:
-        text, label = listed.texts[i], listed.labels[i]
-        other = _matching_key(text, 1 - label, present)
-        why = f"训练集里它的标签是{LABEL_NAMES[1 - label]}" if other else "训练集里没有这条文本"
-        lines.append(f"第 {i + 1} 条（{LABEL_NAMES[label]}）「{clean_text(text)[:30]}」：{why}")
+        text, names = listed.texts[i], listed.label_names
+        others = [name for label, name in enumerate(names) if _matching_key(text, label, present)]
+        why = f"训练集里它的标签是{'、'.join(others)}" if others else "训练集里没有这条文本"
+        lines.append(f"第 {i + 1} 条（{names[listed.labels[i]]}）「{clean_text(text)[:30]}」：{why}")
     more = [f"……共 {len(bad)} 条"] if len(bad) > SHOWN_MISMATCHES else []
     return (
         f"--drop_rows：{path} 有 {len(bad)} 条与训练集对不上（文本和标签都要相同），没有删去任何行：\n  "

@@ -16,7 +16,7 @@ import numpy as np
 from data.atomic import atomic_write
 from data.audit_checks import rows_by_text
 from data.preprocessing import clean_text
-from data.rows import LABEL_NAMES, Rows
+from data.rows import Rows
 from data.tables import write_csv
 
 COLUMNS = ("split", "row", "text", "label", "suggested_label", "score", "copies")
@@ -40,10 +40,6 @@ def distinct_rows(rows: Rows) -> tuple[list[list[int]], np.ndarray]:
     return sets, np.array(groups)
 
 
-def enough_texts(labels: np.ndarray) -> bool:
-    return bool(np.bincount(labels, minlength=len(LABEL_NAMES)).min() >= MIN_TEXTS_PER_LABEL)
-
-
 def fold_numbers(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """The fold (0 to 4) of each row, (N,): labels spread evenly, rows of one group always together."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -56,21 +52,24 @@ def fold_numbers(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarra
 
 
 def out_of_fold_probabilities(texts: list[str], labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """(N, 2): each text's probabilities by a model trained without the text's fold.
+    """(N, C): each text's probabilities by a model trained without the text's fold; every label id below C occurs.
 
     Character 1-3-grams by TF-IDF and logistic regression. The n-grams and their weights come from
     all texts, which tells the model nothing of any label and is five times faster than once a fold.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
     rare = 2 if len(texts) > 1000 else 1  # n-grams of a single text are most of all, and help nowhere else
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=rare, sublinear_tf=True, dtype=np.float32)
     features = vectorizer.fit_transform([clean_text(text) for text in texts])  # (N, n-grams), sparse
     folds = fold_numbers(labels, groups, seed)
-    probs = np.empty((len(texts), len(LABEL_NAMES)))
+    probs = np.empty((len(texts), labels.max() + 1))
     for fold in range(FOLDS):
         model = LogisticRegression(C=REGULARISATION, solver="liblinear", random_state=seed)
+        if probs.shape[1] > 2:
+            model = OneVsRestClassifier(model)  # liblinear itself knows two classes
         model.fit(features[folds != fold], labels[folds != fold])
         probs[folds == fold] = model.predict_proba(features[folds == fold])
     return probs
@@ -99,8 +98,8 @@ def suspicious_records(
             "split": "train",
             "row": sets[i][0] + 1,
             "text": clean_text(rows.texts[sets[i][0]]),
-            "label": LABEL_NAMES[rows.labels[sets[i][0]]],
-            "suggested_label": LABEL_NAMES[int(probs[i].argmax())],
+            "label": rows.label_names[rows.labels[sets[i][0]]],
+            "suggested_label": rows.label_names[int(probs[i].argmax())],
             "score": round(score, 6),
             "copies": len(sets[i]),
         }

@@ -79,7 +79,7 @@ class Answers:
 
     def save(self, rows: Rows) -> None:
         """Write the answers to the evaluated `rows` and to all other texts; the key comes last."""
-        if not self._predicted and self._kept_rows() == rows:
+        if not self._predicted and self._are_kept(rows):
             return
         evaluated = set(rows.texts)
         others = [text for text in self._logits if text not in evaluated]
@@ -89,9 +89,11 @@ class Answers:
         files = {name: file_sha256(self.folder / name) for name in (ROWS_FILE, MORE_FILE)}
         write_json(self.folder / KEY_FILE, {"model": self.fingerprint, "files": files})
 
-    def _kept_rows(self) -> Rows | None:
+    def _are_kept(self, rows: Rows) -> bool:
         kept = self._kept.get(ROWS_FILE)
-        return None if kept is None or kept.labels is None else Rows(kept.texts, kept.labels.tolist())
+        if kept is None or kept.labels is None:
+            return False
+        return (kept.texts, kept.labels.tolist()) == (rows.texts, rows.labels)
 
 
 def model_fingerprint(model_path: str | Path, base_model_name: str | None = None) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from configs.prompts import PLACE, PROMPT_TEMPLATE
+from configs.prompts import PLACE, default_template
 from data.preprocessing import clean_text
-from data.rows import Rows
+from data.rows import LABEL_NAMES, Rows
 from data.snownlp_reviews import LABEL_FILES
+from data.stratified import stratified_sample
 from data.text_hash import text_hash
-from model_evaluation.evaluation_data import stratified_sample
 
 # C = 10 reaches 91.8% on ChnSentiCorp's validation split, sklearn's default C = 1 89.5%.
 TFIDF_C = 10.0
@@ -61,7 +61,7 @@ class Task:
     seed: int
     load_base: Callable[[], tuple[Any, Any]]
     progress: bool = False
-    prompt_template: str = PROMPT_TEMPLATE
+    prompt_template: str | None = None
     label_words: list[str] | None = None
 
     @cached_property
@@ -85,8 +85,8 @@ def fit_majority(task: Task) -> Baseline:
 
 
 def fit_snownlp(task: Task) -> Baseline | None:
-    """SnowNLP's naive Bayes as its authors trained it; None unless there are two classes."""
-    if len(task.labels) != 2:
+    """SnowNLP's naive Bayes as its authors trained it; None unless the labels are what it tells: 负面 and 正面."""
+    if task.labels != LABEL_NAMES:
         return None
     from snownlp import sentiment
 
@@ -150,13 +150,13 @@ def fit_zero_shot(task: Task) -> Baseline:
     from modeling.zero_shot import score_label_words
 
     model, tokenizer = task.base
-    words = task.label_words or task.labels
-    options = {"template": task.prompt_template, "label_words": words, "max_length": task.max_length}
+    words, template = task.label_words or task.labels, task.prompt_template or default_template(task.labels)
+    options = {"template": template, "label_words": words, "max_length": task.max_length}
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         return score_label_words(model, tokenizer, texts, **options, progress=task.bar("零样本", texts))
 
-    prompt = task.prompt_template.replace("\n", "⏎").replace(PLACE, "…")
+    prompt = template.replace("\n", "⏎").replace(PLACE, "…")
     note = f"不训练；在提示词“{prompt}”之后比较 {'、'.join(words)} 的概率"
     return Baseline("未微调的基座（零样本）", answer, 0, note=note)
 

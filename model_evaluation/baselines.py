@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.prompts import PROMPT_TEMPLATE
 from data.rows import Rows
+from data.stratified import stratified_sample
 from model_evaluation.baseline_models import FITTERS, Baseline, Task
-from model_evaluation.evaluation_data import stratified_sample
 from model_evaluation.metrics import classification_metrics
 from model_evaluation.tables import display_width
 from model_evaluation.uncertainty import mcnemar_exact
@@ -56,7 +55,7 @@ def compare_baselines(
     labels = predictor.labels
     task = Task(
         train_rows, test_rows, labels, predictor.config.max_length, seed, lambda: _load_base(predictor), progress,
-        predictor.config.prompt_template or PROMPT_TEMPLATE, predictor.config.label_words,
+        predictor.config.prompt_template, predictor.config.label_words,
     )  # fmt: skip
     options = {"labels": labels, "sample": stratified_sample(test_rows, TIMED_TEXTS, seed).texts, "seed": seed}
     fine_tuned = baseline_entry(fine_tuned_model(predictor, model_path), predictions, None, **options)

@@ -1,10 +1,8 @@
 """Which rows an evaluation looks at: those of the adapter's own run, a data set, or a file.
 
-rows = evaluation_rows(EvaluationConfig(split="test"))
+rows = evaluation_rows(EvaluationConfig(split="test"), labels=["负面", "正面"])
 """
 
-import random
-from collections import defaultdict
 from pathlib import Path
 
 from configs.errors import UserError
@@ -13,26 +11,27 @@ from configs.training_config import DataConfig
 from data.data_loader import load_splits
 from data.review_files import read_labelled_file
 from data.rows import Rows
+from data.stratified import stratified_sample
 from modeling.adapter import read_run_info
 
 
-def evaluation_rows(config: EvaluationConfig) -> Rows:
-    """The rows to evaluate on, cut to `max_samples` if asked."""
+def evaluation_rows(config: EvaluationConfig, labels: list[str]) -> Rows:
+    """The rows to evaluate on, cut to `max_samples` if asked; their label ids are positions in `labels`."""
     if config.test_file:
-        rows = read_labelled_file(Path(config.test_file), config.text_column, config.label_column)
+        rows = read_labelled_file(Path(config.test_file), config.text_column, config.label_column, labels)
     else:
-        splits = evaluation_splits(config)
+        splits = evaluation_splits(config, labels)
         if config.split not in splits:
             raise UserError(f"数据里没有 {config.split} 部分（有 {'、'.join(splits)}）；用 --split 或 --test_file 指定")
         rows = splits[config.split]
     return rows if config.max_samples is None else stratified_sample(rows, config.max_samples, config.seed)
 
 
-def evaluation_splits(config: EvaluationConfig) -> dict[str, Rows]:
+def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, Rows]:
     """All splits of `--dataset`, or else of the data that the adapter was trained on."""
     if config.dataset:
-        data = DataConfig(dataset=config.dataset, text_column=config.text_column, label_column=config.label_column)
-        return load_splits(data)
+        columns = {"text_column": config.text_column, "label_column": config.label_column}
+        return load_splits(DataConfig(dataset=config.dataset, labels=labels, **columns))
     return training_splits(config.model_path)
 
 
@@ -48,18 +47,3 @@ def training_splits(model_path: str) -> dict[str, Rows]:
             "用 --dataset 或 --test_file 指定要评估的数据"
         )
     return splits
-
-
-def stratified_sample(rows: Rows, size: int, seed: int) -> Rows:
-    """At most `size` rows with the labels' shares kept as nearly as whole rows allow, in the original order."""
-    if size >= len(rows):
-        return rows
-    by_label: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(rows.labels):
-        by_label[label].append(index)
-    rng, chosen, seen = random.Random(seed), [], 0
-    for label in sorted(by_label):
-        # Cumulative rounding: the quotas add up to `size` exactly.
-        before, seen = round(size * seen / len(rows)), seen + len(by_label[label])
-        chosen += rng.sample(by_label[label], round(size * seen / len(rows)) - before)
-    return rows.select(sorted(chosen))

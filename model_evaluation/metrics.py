@@ -6,7 +6,8 @@
     ([[1, 0], [1, 1]], 0.5, 1.0)
 
 Conventions are sklearn's: a ratio with nothing below the line counts as 0, and a macro average runs over the classes
-that occur among the labels or the predictions. AUC takes P(label 1); confidence has no place here.
+that occur among the labels or the predictions. AUC takes P(label 1), with more than two classes each label's
+probability against the rest (Provost & Domingos 2000, but unweighted); confidence has no place here.
 """
 
 from collections.abc import Sequence
@@ -22,29 +23,27 @@ MACRO_NAMES = ("accuracy", "precision", "recall", "f1")
 def classification_metrics(
     predictions: Predictions, label_names: Sequence[str], intervals: bool = True, seed: int = 0
 ) -> dict:
-    """JSON-ready: n, accuracy, macro precision/recall/f1, auc, confusion_matrix, per_class, intervals.
+    """JSON-ready: n, accuracy, macro precision/recall/f1, auc, auc_per_class, confusion_matrix, per_class, intervals.
 
-    `confusion_matrix[i][j]` counts texts of label i predicted as j. `auc` is None, and `auc_reason` says why, where
-    the labels hold one class alone; `auc_reason` is None otherwise. `intervals` maps each of the five figures to
+    `confusion_matrix[i][j]` counts texts of label i predicted as j. `auc_per_class` maps each label name to its AUC
+    against the rest, None where no text has the label or all have; `auc` is the mean of the others, None where there
+    is none, and `auc_reason` says what is left out (None where nothing is). `intervals` maps each of the five to
     [low, high] (auc: None where it is undefined) and is left out with `intervals=False`. Where all rows are right,
     or none, a bootstrap has nothing to vary, and the interval of the accuracy is Wilson's.
     ValueError for no rows, no labels, labels out of range, logits that are no numbers, or names that do not fit.
     """
     labels = checked_labels(predictions)
     confusion = confusion_matrix(labels, predictions.pred, predictions.logits.shape[1])
-    auc_scores = _auc_scores(predictions)
-    auc = float(macro_auc(auc_scores, labels, np.ones((1, len(labels)), dtype=np.int64))[0])
-    one_class = bool(np.isnan(auc))
     result = {
         "n": len(labels),
         **dict(zip(MACRO_NAMES, macro_scores(confusion).tolist(), strict=True)),
-        "auc": None if one_class else auc,
-        "auc_reason": "标签中只有一个类别，无法计算 AUC" if one_class else None,
         "confusion_matrix": confusion.tolist(),
         "per_class": _per_class(confusion, label_names),
+        **_auc_figures(predictions, label_names),
     }
     if intervals:
-        result["intervals"] = _intervals(confusion, None if one_class else auc_scores, labels, seed)
+        auc_scores = None if result["auc"] is None else _auc_scores(predictions)
+        result["intervals"] = _intervals(confusion, auc_scores, labels, seed)
     return result
 
 
@@ -124,6 +123,21 @@ def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
     weights = weights.take(positives, axis=1)
     wins = np.einsum("bi,bi->b", weights, twice_beaten) / 2
     return _ratio(wins, weights.sum(axis=1) * below[:, -1], empty=np.nan)
+
+
+def _auc_figures(predictions: Predictions, label_names: Sequence[str]) -> dict:
+    """`auc`, `auc_reason` and `auc_per_class`."""
+    labels, scores, once = predictions.labels, predictions.probs, np.ones((1, len(predictions)), dtype=np.int64)
+    aucs = [float(_auc(scores[:, label], labels == label, once)[0]) for label in range(scores.shape[1])]
+    per_class = {name: None if np.isnan(auc) else auc for name, auc in zip(label_names, aucs, strict=True)}
+    known = [auc for auc in per_class.values() if auc is not None]
+    missing = [name for name, auc in per_class.items() if auc is None]
+    reason = None
+    if not known:
+        reason = "标签中只有一个类别，无法计算 AUC"
+    elif missing:
+        reason = f"标签中没有 {'、'.join(missing)}，AUC 是其余 {len(known)} 类的平均"
+    return {"auc": float(np.mean(known)) if known else None, "auc_reason": reason, "auc_per_class": per_class}
 
 
 def _auc_scores(predictions: Predictions) -> np.ndarray:

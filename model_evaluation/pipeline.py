@@ -49,13 +49,14 @@ class Evaluation:
     @cached_property
     def rows(self) -> Rows:
         """The evaluated rows, sampled if asked."""
-        return evaluation_rows(self.config)
+        return evaluation_rows(self.config, self.sentiment.labels)
 
     @cached_property
     def validation(self) -> Rows:
         """All validation rows, never sampled: of `--dataset`, or else of the data that the adapter was trained on."""
-        splits = training_splits(self.config.model_path) if self.config.test_file else evaluation_splits(self.config)
-        return splits["validation"]
+        if self.config.test_file:
+            return training_splits(self.config.model_path)["validation"]
+        return evaluation_splits(self.config, self.sentiment.labels)["validation"]
 
     @cached_property
     def robustness_plan(self) -> RobustnessPlan:
@@ -64,7 +65,8 @@ class Evaluation:
         def bar(kinds):
             return tqdm(kinds, desc="改写评论", unit="种", leave=False)
 
-        return plan_robustness(self.rows.texts, self.rows.labels, load_suite(), seed=self.config.seed, progress=bar)
+        rows, options = self.rows, {"seed": self.config.seed, "progress": bar}
+        return plan_robustness(rows.texts, rows.labels, load_suite(), label_names=rows.label_names, **options)
 
     @cached_property
     def answers(self) -> Answers:
@@ -121,7 +123,7 @@ class ZeroShotEvaluation(Evaluation):
         config = self.config
         return zero_shot_config(
             config.model_name,
-            labels=LABEL_NAMES,
+            labels=config.labels or LABEL_NAMES,
             label_words=config.label_words,
             prompt_template=config.prompt_template,
             max_length=config.max_length,

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from data.rows import LABEL_NAMES
 from model_evaluation.report_svg import Frame, Point, drawing, hint, segment, share_ticks, tag, turned, whole_percent
 from model_evaluation.report_values import percent, short_percent
 
 MAX_POINTS = 200  # a curve of the page is a few hundred pixels wide
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SETTLED = 0.05  # share of texts from which the error rate sets the scale of the risk-coverage curve
+LONGEST_NAME = 6  # characters of a label's name in the title of an axis
 SMALLEST_CELL = 20  # below this a number does not fit into a cell of the confusion matrix
 
 
@@ -77,8 +79,11 @@ def _cell(corner: Point, size: float, count: int, share: float, names: tuple[str
     return square + Markup("").join(texts)
 
 
-def roc(scores: np.ndarray, positive: np.ndarray) -> Markup | None:
-    """`scores` (N,) rank the positives, `positive` (N,) bool; None where there is one class alone."""
+def roc(scores: np.ndarray, positive: np.ndarray, names: Sequence[str] = LABEL_NAMES) -> Markup | None:
+    """`scores` (N,) rank the positives, `positive` (N,) bool; None where there is one class alone.
+
+    `names` are those of the negatives and of the positives.
+    """
     if positive.all() or not positive.any():
         return None
     hits, false_alarms = sweep(scores, positive)
@@ -88,23 +93,23 @@ def roc(scores: np.ndarray, positive: np.ndarray) -> Markup | None:
     frame = Frame()
     return drawing(
         "ROC 曲线", frame.width, frame.height,
-        frame.axes("负面里误判为正面", "正面里找出", QUARTERS, QUARTERS),
+        frame.axes(f"{short(names[0])}里误判为{short(names[1])}", f"{short(names[1])}里找出", QUARTERS, QUARTERS),
         frame.line([(0, 0), (1, 1)], "reference"),
         frame.line(thinned([(0.0, 0.0), *points]), "curve"),
         frame.dot(here, "mark", f"以 0.5 为界：误判 {percent(here[0])}，找出 {percent(here[1])}"),
     )  # fmt: skip
 
 
-def precision_recall(scores: np.ndarray, positive: np.ndarray) -> Markup | None:
+def precision_recall(scores: np.ndarray, positive: np.ndarray, names: Sequence[str] = LABEL_NAMES) -> Markup | None:
     """As `roc`: precision among those called positive, against the share of positives found."""
     if positive.all() or not positive.any():
         return None
     hits, false_alarms = sweep(scores, positive)
     points = [(hit / positive.sum(), hit / (hit + alarm)) for hit, alarm in zip(hits, false_alarms, strict=True)]
-    rate, frame = float(positive.mean()), Frame()
+    rate, frame, name = float(positive.mean()), Frame(), short(names[1])
     chosen = scores > 0.5
     pieces = [
-        frame.axes("正面里找出（召回率）", "判为正面的判对（精确率）", QUARTERS, QUARTERS),
+        frame.axes(f"{name}里找出（召回率）", f"判为{name}的判对（精确率）", QUARTERS, QUARTERS),
         frame.line([(0, rate), (1, rate)], "reference"),
         frame.line(thinned(points), "curve"),
     ]
@@ -112,6 +117,11 @@ def precision_recall(scores: np.ndarray, positive: np.ndarray) -> Markup | None:
         here = float(chosen[positive].mean()), float(positive[chosen].mean())
         pieces.append(frame.dot(here, "mark", f"以 0.5 为界：召回率 {percent(here[0])}，精确率 {percent(here[1])}"))
     return drawing("精确率-召回率曲线", frame.width, frame.height, *pieces)
+
+
+def short(name: str) -> str:
+    """A label's name where there is little room."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def sweep(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,11 +74,18 @@ def _how_good(f: Figures) -> tuple[Markup, bool]:
     no_better = f.at("accuracy") <= largest or ("intervals" in f.data and f.at("intervals", "accuracy", 0) <= largest)
     if no_better:
         told += Markup("只要总答最多的那一类就能判对 {}：看不出它比这更好。").format(percent(largest))
-    if f.at("auc") is not None and len(confusion) == 2:
-        told += Markup("AUC 为 {}：随便拿一条正面、一条负面评论，它把正面的那条排在前面的机会就这么大。").format(
-            f.number("auc")
-        )
-    return told, no_better
+    return told + _what_auc_means(f), no_better
+
+
+def _what_auc_means(f: Figures) -> Markup:
+    names = list(f.at("per_class"))
+    if f.at("auc") is None:
+        return Markup("")
+    if len(names) == 2:
+        told = "AUC 为 {}：随便拿一条{}、一条{}评论，它把{}的那条排在前面的机会就这么大。"
+        return Markup(told).format(f.number("auc"), names[1], names[0], names[1])
+    told = "宏平均 AUC 为 {}：随便拿一条某类的、一条别类的评论，它给前者这一类的概率更高的机会，各类平均就这么大。"
+    return Markup(told).format(f.number("auc"))
 
 
 def _how_much_memorised(f: Figures) -> tuple[Markup, bool]:
@@ -184,7 +191,8 @@ def _weakest_perturbations(f: Figures) -> Markup:
 
 def _weakest_abilities(f: Figures) -> tuple[Markup, bool]:
     if not f.at("behaviour"):
-        return Markup("没有做能力测试。"), True
+        reason = f.data.get("behaviour_reason")
+        return Markup("没有做能力测试{}。").format(f"：{reason}" if reason else ""), True
     abilities = f.at("behaviour", "abilities")
     worst = sorted(abilities, key=lambda name: abilities[name]["accuracy"])[:WEAKEST]
     named = [

@@ -7,10 +7,11 @@ Planning and scoring are apart so that a caller can add the plan's texts to othe
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.rows import LABEL_NAMES
 from model_evaluation.behaviour import Ability, score_suite, suite_texts
 from model_evaluation.perturbations import PERTURBATIONS, perturb
 from model_evaluation.uncertainty import wilson_interval
@@ -22,12 +23,16 @@ LogitsOf = Callable[[list[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """The rows (N), what each becomes under every perturbation and strength (None: does not apply), and the suite."""
+    """The rows (N), what each becomes under every perturbation and strength (None: does not apply), and the suite.
+
+    `skipped` says why a perturbation, or the suite ("behaviour"), has no place with these labels.
+    """
 
     texts: list[str]
     labels: list[int]
     variants: dict[str, dict[float, list[str | None]]]
     suite: list[Ability]
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def requested_texts(self) -> list[str]:
         """Every text whose answer is needed, repeats included."""
@@ -42,15 +47,30 @@ def plan_robustness(
     suite: Sequence[Ability],
     *,
     seed: int,
+    label_names: Sequence[str] = LABEL_NAMES,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> RobustnessPlan:
-    """Perturb every text; `progress` wraps the loop over the perturbations (tqdm, say)."""
+    """Perturb every text; `progress` wraps the loop over the perturbations (tqdm, say).
+
+    The suite, and the perturbations that follow the label, know 负面 and 正面 alone: with other `label_names` they
+    are skipped, and the plan says why.
+    """
     texts, labels = list(texts), list(labels)
+    skipped = {} if list(label_names) == LABEL_NAMES else _what_other_labels_skip()
     variants = {
-        kind.name: {strength: perturb(texts, labels, kind.name, strength, seed) for strength in kind.strengths}
+        kind.name: {
+            strength: [None] * len(texts) if kind.name in skipped else perturb(texts, labels, kind.name, strength, seed)
+            for strength in kind.strengths
+        }
         for kind in progress(PERTURBATIONS.values())
     }
-    return RobustnessPlan(texts, labels, variants, list(suite))
+    return RobustnessPlan(texts, labels, variants, [] if skipped else list(suite), skipped)
+
+
+def _what_other_labels_skip() -> dict[str, str]:
+    reason = "只适用于标签 {}，这个适配器的标签不是这两种"
+    names = ["behaviour", *(kind.name for kind in PERTURBATIONS.values() if kind.needs_label)]
+    return dict.fromkeys(names, reason.format("、".join(LABEL_NAMES)))
 
 
 def robustness_result(
@@ -67,13 +87,16 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
     `perturbed_accuracy` is the mean over rows of the share of a row's changed versions (of all tests at middle
     strength) that are answered rightly; a row that nothing applies to counts as it stands. So it is compared
     with `original_accuracy` on the same rows, whatever the number of versions of each. A score is perturbed
-    accuracy / original accuracy, None where nothing was right before. ValueError if there are no rows.
+    accuracy / original accuracy, None where nothing was right before. What was skipped has a `reason`, the suite
+    `behaviour_reason`. ValueError if there are no rows.
     """
     if not plan.texts:
         raise ValueError("没有可评估的数据：一条评论也没有")
     lookup = _Lookup(plan.requested_texts(), logits_of)
     original = lookup.predictions(plan.texts, plan.labels)
     tests = {name: _score_test(name, strengths, original, lookup) for name, strengths in plan.variants.items()}
+    for name in tests.keys() & plan.skipped.keys():
+        tests[name]["reason"] = plan.skipped[name]
     before, after = _overall(plan, original, lookup)
     return {
         "n": len(original),
@@ -82,6 +105,7 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
         "robustness_score": after / before if before else None,
         "perturbation_tests": tests,
         "behaviour": score_suite(plan.suite, lookup.predictions(*suite_texts(plan.suite)).pred) if plan.suite else None,
+        "behaviour_reason": plan.skipped.get("behaviour"),
     }
 
 

@@ -37,6 +37,10 @@ def _robustness_lines(result: dict) -> str:
                 f"{test['title']}：{test['applied']:,} 条，{test['original_accuracy']:.1%} → "
                 f"{test['perturbed_accuracy']:.1%}，回答变了的 {test['flip_rate']:.1%}"
             )
+        elif "reason" in test:
+            lines.append(f"{test['title']}：跳过，{test['reason']}")
+    if result["behaviour"] is None:
+        return "\n".join([*lines, f"行为测试：跳过，{result['behaviour_reason']}"])
     overall = result["behaviour"]["overall"]
     return "\n".join([*lines, f"行为测试：{overall['n']:,} 条，对 {overall['accuracy']:.1%}"])
 

@@ -65,7 +65,7 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     names = (
         "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
         "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed "
-        "head template label_words label_loss"
+        "head prompt_template label_words label_loss class_weights"
     )
     settings = {name: getattr(config, name) for name in names.split()}
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
@@ -113,18 +113,31 @@ def mean_cross_entropy(
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     *,
+    weights: torch.Tensor | None = None,
     over_vocabulary: bool = False,
 ) -> torch.Tensor:
     """Cross-entropy summed over the rows (B,) and divided by the rows of the whole optimizer step.
 
+    With `weights` (C,) each row counts by its label's. They are 1 on average over the training rows, so rows are
+    what the sum is divided by in either case; dividing by the weights of the step would undo part of them.
     Thus 4 x 4 gives the gradient of 16 x 1, also where the last batch is smaller. Left to itself,
     Trainer 5.x takes Qwen2's classifier for one that divides by itself and skips the division
     (https://github.com/huggingface/transformers/issues/47688).
     """
     # Label scores are log-probabilities over the vocabulary already; a softmax over them is one over the labels.
     loss = nn.functional.nll_loss if over_vocabulary else nn.functional.cross_entropy
-    total = loss(outputs.logits.float(), labels, reduction="sum")
+    weights = None if weights is None else weights.to(labels.device)
+    total = loss(outputs.logits.float(), labels, weight=weights, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def balanced_weights(labels: Sequence[int]) -> torch.Tensor:
+    """rows / (C x rows of the label), (C,): every label weighs the same in all, and a row 1 on average.
+
+    This is sklearn's "balanced" (King & Zeng 2001). Every label id below C occurs.
+    """
+    counts = torch.bincount(torch.tensor(labels))
+    return len(labels) / (len(counts) * counts.float())
 
 
 class EvaluateAndKeepBest(TrainerCallback):
@@ -208,12 +221,15 @@ def build_trainer(
     if checkpoint:
         best.restore_from(checkpoint)
     group_size = config.batch_size * config.gradient_accumulation_steps
+    weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
     return SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
         train_dataset=train,
         eval_dataset=tokenized["validation"],
-        compute_loss_func=partial(mean_cross_entropy, over_vocabulary=config.label_loss == LANGUAGE_MODEL),
+        compute_loss_func=partial(
+            mean_cross_entropy, weights=weights, over_vocabulary=config.label_loss == LANGUAGE_MODEL
+        ),
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
         sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),

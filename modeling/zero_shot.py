@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from configs.prompts import PROMPT_TEMPLATE
+from configs.prompts import default_template
 from configs.training_config import LABEL_SCORING
 from data.preprocessing import clean_text, encode_texts
 from data.rows import LABEL_NAMES
@@ -52,7 +52,7 @@ def zero_shot_config(
     *,
     labels: Sequence[str] = tuple(LABEL_NAMES),
     label_words: Sequence[str] | None = None,
-    prompt_template: str = PROMPT_TEMPLATE,
+    prompt_template: str | None = None,
     max_length: int = 256,
     quantize: bool = False,
 ) -> SentimentConfig:
@@ -64,7 +64,7 @@ def zero_shot_config(
         max_length=max_length,
         quantization="nf4" if quantize else None,
         head=LABEL_SCORING,
-        prompt_template=prompt_template,
+        prompt_template=prompt_template or default_template(labels),
         label_words=list(label_words or labels),
     )
 

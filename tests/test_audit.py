@@ -195,7 +195,7 @@ def test_rows_are_struck_out_before_contradictions_are_looked_for(tmp_path):
 
 def test_filters_that_leave_one_label_are_refused(tmp_path):
     rows = Rows(["好", "差"], [1, 0])
-    with pytest.raises(UserError, match="两类"):
+    with pytest.raises(UserError, match="不再有标签为 负面"):
         filter_training_rows(rows, DataConfig(drop_rows=str(table(tmp_path / "t.csv", ("差", 0)))))
 
 

