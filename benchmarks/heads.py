@@ -98,10 +98,11 @@ def few_shot_flags(size: int) -> list[str]:
 def zero_shot(args: argparse.Namespace, test: Rows) -> dict[str, np.ndarray]:
     """The un-tuned base's logits, raw and with contextual calibration."""
     from configs.cli import load_preset
+    from configs.lora_config import LoraSettings
     from configs.training_config import TrainingConfig
     from modeling.zero_shot import ZeroShotPredictor, zero_shot_config
 
-    config = zero_shot_config(load_preset(args.preset, [TrainingConfig])["model_name"])
+    config = zero_shot_config(load_preset(args.preset, [TrainingConfig, LoraSettings])["model_name"])
     raw = ZeroShotPredictor(config).predictions(test.texts).logits
     calibrated = ZeroShotPredictor(config, contextual_calibration=True).predictions(test.texts).logits
     return {"zero_shot": raw, "zero_shot_calibrated": calibrated}
