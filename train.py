@@ -63,7 +63,7 @@ def main() -> None:
     # Tokens, Trainer, and what is going to happen.
     tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
-    print(describe_plan(config, model, tokenized, trainer.sampler), flush=True)
+    print(describe_plan(config, model, tokenized, trainer), flush=True)
 
     # Train; then back to the adapter that was best on the validation rows.
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -72,7 +72,10 @@ def main() -> None:
     # Predict once, then measure.
     measured = {}
     for name in [name for name in splits if name != "train"]:
-        logits = predict_logits(model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}")
+        most = trainer.pieces.prediction_tokens
+        logits = predict_logits(
+            model, tokenized[name].input_ids, tokenizer.pad_token_id, max_tokens=most, progress=f"预测 {name}"
+        )
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
         measured[name] = classification_metrics(predictions, labels)
 

@@ -1,34 +1,48 @@
 """Training speed side by side: what tutorials do, what Trainer does by itself, and what this repository does.
 
     python benchmarks/train_speed.py                          # the small base; CPU or GPU
-    python benchmarks/train_speed.py --model_name PATH --batch_size 8 --steps 30
+    python benchmarks/train_speed.py --model_name PATH --batch_size 8 --steps 32
+    python benchmarks/train_speed.py --model_name CONFIG_AND_TOKENIZER --random_weights
 
-Same model, same LoRA, same optimizer, same precision, same 9,600 review lengths (ChnSentiCorp's training
-rows under Qwen2.5's tokenizer, cut at 256; the tokens themselves are random). Only this differs:
-  (a) every row padded to 256, activations recomputed      (b) padded to the batch's longest, random order
-  (c) batches of similar length (`modeling/sampling.py`), no recomputation
-Steps spread evenly over an epoch are timed in turns a b c a b c …, so that a drift of the machine meets
-all alike. Writes one JSON file with versions, commit and device.
+Same LoRA, optimizer, precision and seed, same 9,600 review lengths (ChnSentiCorp's training rows under
+Qwen2.5's tokenizer, cut at 256; the tokens themselves are random). Only this differs:
+  (a) transformers' Trainer, every row padded to 256, activations recomputed
+  (b) transformers' Trainer and its DataCollatorWithPadding: padded to the longest of a random batch
+  (c) `build_trainer`, as train.py runs it
+Each is its own Trainer's loop, with all that it does between steps. Batches spread evenly over the costs of an
+epoch are timed in rounds a b c a b c …, so that a drift of the machine meets all alike; the first step of a round
+is not timed. Writes one JSON file with versions, commit and device.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from random_weights import random_base
+from torch.utils.data import SequentialSampler
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.atomic import write_json
-from data.rows import LABEL_NAMES
 from modeling.builder import build_for_training
+from modeling.checkpoints import Run
 from modeling.devices import best_device
-from modeling.prediction import pad
+from modeling.prediction import padded_length
 from modeling.run_record import environment
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import mean_cross_entropy
+from modeling.training import TokenizedRows, build_trainer
 
 MAX_LENGTH = 256
 LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"
@@ -37,13 +51,16 @@ VARIANTS = {
     "b": "pad to the longest, random order",
     "c": "ours: grouped by length",
 }
+ROUND = 8  # timed steps of a variant before the next has its turn
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name", default="tiny_base", help="hub name or folder")
+    parser.add_argument("--random_weights", action="store_true", help="the folder has only config and tokenizer")
+    parser.add_argument("--use_qlora", action="store_true", help="4-bit base in all three")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step")
-    parser.add_argument("--steps", type=int, default=24, help="timed steps of each variant")
+    parser.add_argument("--steps", type=int, default=24, help=f"timed steps of each variant, in rounds of {ROUND}")
     parser.add_argument("--output", default="benchmarks/results/train_speed.json")
     return parser.parse_args()
 
@@ -67,66 +84,101 @@ def evenly_spread(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
     return [by_cost[int((i + 0.5) * len(by_cost) / count)] for i in range(count)]
 
 
-def make_inputs(lengths: np.ndarray, variant: str, vocab: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    rows = [rng.integers(5, vocab, size=length).tolist() for length in lengths]
-    inputs = pad(rows, pad_id=0)
-    if variant == "a":
-        missing = MAX_LENGTH - inputs["input_ids"].shape[1]
-        inputs = {name: torch.nn.functional.pad(value, (0, missing)) for name, value in inputs.items()}
-    return inputs | {"labels": torch.from_numpy(rng.integers(0, 2, size=len(lengths)))}
+def rows_of(batches: list[np.ndarray], vocab: int) -> TokenizedRows:
+    """Random tokens of these lengths, batch after batch."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, vocab, size=length).tolist() for length in np.concatenate(batches)]
+    return TokenizedRows(rows, rng.integers(0, 2, size=len(rows)).tolist())
 
 
-def timed_step(model, optimizer, inputs: dict[str, torch.Tensor], device) -> float:
-    """Seconds of forward, backward and update of one batch."""
-    synchronise(device)
-    start = time.perf_counter()
-    inputs = {name: value.to(device.kind) for name, value in inputs.items()}
-    with device.autocast():
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    mean_cross_entropy(outputs, inputs["labels"]).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    synchronise(device)
-    return time.perf_counter() - start
+def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: bool) -> Trainer:
+    """(a) `fixed`, (b) not: Trainer as it comes, with the loss that the model computes from `labels`."""
+    device = best_device()
+    padding = {"padding": "max_length", "max_length": MAX_LENGTH} if fixed else {}
+    arguments = TrainingArguments(
+        output_dir=folder, per_device_train_batch_size=args.batch_size, num_train_epochs=1, learning_rate=1e-4,
+        gradient_checkpointing=fixed, gradient_checkpointing_kwargs={"use_reentrant": False},
+        optim=optimizer_of(args), bf16=device.bf16, use_cpu=device.kind == "cpu",
+        train_sampling_strategy="sequential",  # `batches_of` has drawn the order
+        save_strategy="no", report_to="none", remove_unused_columns=False,
+    )  # fmt: skip
+    return Trainer(model, arguments, DataCollatorWithPadding(tokenizer, **padding), rows)
 
 
-def synchronise(device) -> None:
-    if device.kind == "cuda":
-        torch.cuda.synchronize()
+def ours(model, tokenizer, rows: TokenizedRows, args, folder: str) -> Trainer:
+    config = TrainingConfig(
+        model_name=args.model_name, output_dir=folder, batch_size=args.batch_size, num_epochs=1,
+        use_qlora=args.use_qlora,
+    )  # fmt: skip
+    one = TokenizedRows(rows.input_ids[:1], rows.labels[:1])  # evaluated at the end, out of the time
+    trainer = build_trainer(config, model, tokenizer, {"train": rows, "validation": one}, Run({}), None)
+    trainer.sampler = SequentialSampler(rows)
+    trainer.args.logging_steps = 500  # in a short round it would be every step
+    return trainer
+
+
+def optimizer_of(args) -> str:
+    return "paged_adamw_32bit" if args.use_qlora and best_device().kind == "cuda" else "adamw_torch_fused"
+
+
+class Clock(TrainerCallback):
+    """Seconds from the end of the first step to the end of the last, and the highest memory between."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step not in (1, state.max_steps):
+            return
+        if cuda := torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if state.global_step == 1:
+            self.start = time.perf_counter()
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
+        else:
+            self.seconds = time.perf_counter() - self.start
+            self.peak = torch.cuda.max_memory_allocated() if cuda else 0
+
+
+def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args) -> Clock:
+    """Train on `batches` of one variant after one more of middling cost."""
+    rows = rows_of([batches[len(batches) // 2], *batches], model.config.vocab_size)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        if variant == "c":
+            trainer = ours(model, tokenizer, rows, args, folder)
+        else:
+            trainer = theirs(model, tokenizer, rows, args, folder, fixed=variant == "a")
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(clock)
+        trainer.train()
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the next one wraps it again
+    model.get_base_model().gradient_checkpointing_disable()
+    return clock
+
+
+def build(args):
+    torch.manual_seed(0)
+    return build_for_training(TrainingConfig(model_name=args.model_name, use_qlora=args.use_qlora), LoraSettings())
 
 
 def measure(args, lengths: np.ndarray) -> dict[str, dict]:
-    """Variant -> figures; the three take turns, step by step."""
-    device = best_device()
-    torch.manual_seed(0)
-    model, _ = build_for_training(TrainingConfig(model_name=args.model_name), LoraSettings(), LABEL_NAMES)
-    model = model.to(device.kind).train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    rng, vocab = np.random.default_rng(0), model.config.vocab_size
-    chosen = {name: evenly_spread(batches_of(name, lengths, args.batch_size), args.steps) for name in VARIANTS}
-    figures = {name: {"seconds": [], "tokens": 0, "peak_memory_bytes": 0} for name in VARIANTS}
-    for step in range(-2, args.steps):  # two rounds to warm up
+    """Variant -> figures; the three take turns, round by round."""
+    plain, tokenizer = build(args)
+    # On a CPU ours changes the model in place; on a GPU one model serves all.
+    models = {"a": plain, "b": plain, "c": build(args)[0] if best_device().kind == "cpu" else plain}
+    rounds = max(1, args.steps // ROUND)
+    chosen = {name: evenly_spread(batches_of(name, lengths, args.batch_size), rounds * ROUND) for name in VARIANTS}
+    figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in VARIANTS}
+    for turn in range(-1, rounds):  # the first to warm up
         for name, figure in figures.items():
-            batch = chosen[name][step]
-            use_recomputation(model, name == "a")
-            if device.kind == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            seconds = timed_step(model, optimizer, make_inputs(batch, name, vocab, rng), device)
-            if step >= 0:
-                figure["seconds"].append(seconds)
-                figure["tokens"] += int(batch.sum())
-                peak = torch.cuda.max_memory_allocated() if device.kind == "cuda" else 0
-                figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], peak)
+            batches = chosen[name][max(turn, 0) :: rounds][: 2 if turn < 0 else ROUND]
+            clock = timed_round(name, models[name], tokenizer, batches, args)
+            if turn >= 0:
+                figure["seconds"] += clock.seconds
+                figure["steps"] += len(batches)
+                figure["tokens"] += int(sum(batch.sum() for batch in batches))
+                figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], clock.peak)
     return figures
-
-
-def use_recomputation(model, on: bool) -> None:
-    base = model.base_model.model
-    if on:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
-        base.gradient_checkpointing_disable()
 
 
 def limit(lengths: np.ndarray) -> float:
@@ -135,17 +187,18 @@ def limit(lengths: np.ndarray) -> float:
 
 
 def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) -> list[dict]:
-    speed = {name: figure["tokens"] / sum(figure["seconds"]) for name, figure in figures.items()}
+    speed = {name: figure["tokens"] / figure["seconds"] for name, figure in figures.items()}
     rows = []
     for name, title in VARIANTS.items():
-        seconds = figures[name]["seconds"]
+        steps_per_second = figures[name]["steps"] / figures[name]["seconds"]
         steps_per_epoch = -(-len(lengths) // batch_size)
-        padded = [max(b) * len(b) for b in batches_of(name, lengths, batch_size)]
+        unit = padded_length if name == "c" else int  # ours pads to a multiple of eight
+        padded = [unit(int(max(b))) * len(b) for b in batches_of(name, lengths, batch_size)]
         computed = MAX_LENGTH * len(lengths) if name == "a" else sum(padded)
         rows.append({
             "variant": name, "title": title, "padding": 1 - float(lengths.sum()) / float(computed),
-            "review_tokens_per_second": speed[name], "steps_per_second": len(seconds) / sum(seconds),
-            "epoch_minutes": steps_per_epoch * float(np.mean(seconds)) / 60,
+            "review_tokens_per_second": speed[name], "steps_per_second": steps_per_second,
+            "epoch_minutes": steps_per_epoch / steps_per_second / 60,
             "ratio_to_a": speed[name] / speed["a"], "ratio_to_b": speed[name] / speed["b"],
             "share_of_limit": speed[name] / speed["a"] / limit(lengths),
             "peak_memory_bytes": figures[name]["peak_memory_bytes"] or None,
@@ -155,6 +208,9 @@ def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) ->
 
 def main() -> None:
     args = parse_args()
+    shown = vars(args).copy()
+    if args.random_weights:
+        args.model_name = str(random_base(args.model_name, Path(tempfile.gettempdir()) / "random_base"))
     lengths = review_lengths()
     rows = summarise(measure(args, lengths), lengths, args.batch_size)
     print(f"{'':34} {'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8}")
@@ -164,8 +220,7 @@ def main() -> None:
             f"{row['epoch_minutes']:9.1f} {row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} "
             f"{row['share_of_limit']:8.0%}"
         )
-    settings = {"model_name": args.model_name, "batch_size": args.batch_size, "steps": args.steps}
-    result = {"arguments": settings, "limit": limit(lengths), "variants": rows, "environment": environment()}
+    result = {"arguments": shown, "limit": limit(lengths), "variants": rows, "environment": environment()}
     write_json(args.output, result)
 
 

@@ -87,7 +87,13 @@ class TrainingConfig(DataConfig):
         choices=("none", "balanced"),
     )
     max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1)
-    gradient_checkpointing: bool = option(False, "反向时重算激活：省显存，慢约三成（CUDA 上的 QLoRA 总是打开）")
+    gradient_checkpointing: bool = option(False, "反向时总是重算激活：省内存，慢约三成（不给则只在内存放不下时才重算）")
+    max_memory_gb: float | None = option(
+        None,
+        "训练最多用多少内存（GPU 上是显存），单位 GB = 10^9 字节；据此把长的批分几次算、必要时重算激活，梯度不变。"
+        "不给则在 CUDA 上按空闲的显存，在 CPU 上不限",
+        above=0.0, maximum=10000.0,
+    )  # fmt: skip
     eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1)
     early_stopping_patience: int | None = option(None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1)
     resume_from_checkpoint: str = option(RESUME_AUTO, "auto：接着最新的完整检查点；none：从头开始；或检查点文件夹")

@@ -1,6 +1,6 @@
 """The one loader of models: tokenizer, base (optionally in 4 bits), LoRA, and an adapter's way back.
 
-    model, tokenizer = build_for_training(config, lora, ["负面", "正面"])
+    model, tokenizer = build_for_training(config, lora)
     model, tokenizer, sentiment = load_adapter("outputs/lora_adapter")
 
 The only `from_pretrained` calls of the repository stand here.
@@ -15,6 +15,7 @@ from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, TrainingConfig
 from data.hub import MODEL_FILES, fetch
+from data.rows import LABEL_NAMES
 from modeling.adapter import TASK_TYPES, SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
@@ -176,7 +177,7 @@ def nf4_config(device: Device, whole: str):
     )
 
 
-def build_for_training(config: TrainingConfig, lora: LoraSettings, labels: list[str]):
+def build_for_training(config: TrainingConfig, lora: LoraSettings, labels: list[str] = LABEL_NAMES):
     """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
     device, (folder, commit) = best_device(), find_model(config.model_name)
     tokenizer = load_tokenizer(folder)

@@ -110,12 +110,14 @@ class LabelScoring:
         return hidden[torch.arange(batch, device=lengths.device)[:, None], places]
 
     def _tail_mask(self, length: int, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, 1, T + S L, T + S L) bool, True where a token (row) sees another (column)."""
+        """(B, 1, T + S L, T + S L): which tokens (columns) a token (row) sees, as the attention in use wants it."""
         number = torch.cat([self.label_words.tail_number.new_full((length,), -1), self.label_words.tail_number])
         order = torch.arange(len(number), device=lengths.device)
         own = number[:, None] == number  # both in the prompt, or both in the same tail
         in_prompt = (number < 0) & (order < lengths[:, None])  # (B, T + S L)
         sees = (own | in_prompt[:, None]) & (order <= order[:, None])
+        if self.config._attn_implementation == "eager":  # adds its mask to the scores
+            return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, -torch.inf)[:, None]
         return sees[:, None]
 
     def _positions(self, length: int, lengths: torch.Tensor) -> torch.Tensor:

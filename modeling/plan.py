@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from configs.training_config import TrainingConfig
-from modeling.devices import best_device
+from modeling.devices import Device, best_device
+from modeling.memory import GB, Pieces
 from modeling.prediction import padded_length
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import TokenizedRows, steps_per_epoch, total_steps
+from modeling.training import SentimentTrainer, TokenizedRows, steps_per_epoch, total_steps
 
 
 def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size: int) -> int:
@@ -16,13 +17,11 @@ def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size
     return sum(padded_length(int(batch.max())) * len(batch) for batch in batches)
 
 
-def describe_plan(
-    config: TrainingConfig, model, tokenized: dict[str, TokenizedRows], sampler: LengthGroupedSampler
-) -> str:
+def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedRows], trainer: SentimentTrainer) -> str:
     """Model, trainable share, rows, padding, steps and where it all goes, as lines for the terminal."""
     train, device = tokenized["train"], best_device()
     trainable, total = model.get_nb_trainable_parameters()
-    real, padded = sum(train.lengths), padded_tokens(train, sampler, config.batch_size)
+    real, padded = sum(train.lengths), padded_tokens(train, trainer.sampler, config.batch_size)
     fixed = config.max_length * len(train)
     rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
     precision = "bf16 混合精度" if device.bf16 else "float32"
@@ -35,8 +34,23 @@ def describe_plan(
         f"（都填到 {config.max_length} 则为 {1 - real / fixed:.1%}）",
         f"步数      共 {total_steps(config, len(train)):,} 步，每轮 {steps_per_epoch(config, len(train)):,} 步，"
         f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条",
+        f"{'显存' if device.kind == 'cuda' else '内存'}      {describe_pieces(trainer.pieces, device)}",
         f"写到      {Path(config.output_dir).resolve()}",
     ]
     if config.use_qlora and device.kind == "cpu":
         lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
     return "\n".join(lines)
+
+
+def describe_pieces(pieces: Pieces, device: Device) -> str:
+    """How a batch is computed, and what it is estimated to take of what there is."""
+    how = (
+        "整批一次算完"
+        if pieces.max_tokens is None
+        else f"每次最多算 {pieces.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
+    )
+    again = "，反向时重算激活" if pieces.recompute else "，不重算激活"
+    if pieces.limit is None:
+        return how + again
+    warning = "：多半不够，先试试看" if pieces.too_much else ""
+    return f"{how}{again}；估计最多用 {pieces.needed / GB:.1f} GB，可用 {pieces.limit / GB:.1f} GB{warning}"

@@ -14,15 +14,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
+from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
 from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
+from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
+from modeling.memory import GB, Pieces, choose, measure, memory_limit
+from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
 
@@ -61,10 +65,14 @@ def total_steps(config: TrainingConfig, rows: int) -> int:
 
 
 def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]) -> dict[str, Any]:
-    """Every setting that a trained adapter depends on; what is only about where and how often to write is not in it."""
+    """Every setting that a trained adapter depends on.
+
+    What is only about where and how often to write is not in it, nor what is only about memory: after a
+    lack of it one may go on with `--gradient_checkpointing` or another `--max_memory_gb`.
+    """
     names = (
         "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
-        "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed "
+        "weight_decay max_steps eval_steps early_stopping_patience seed "
         "head prompt_template label_words label_loss class_weights"
     )
     settings = {name: getattr(config, name) for name in names.split()}
@@ -93,10 +101,6 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         else "adamw_torch",
         bf16=device.bf16,
         use_cpu=device.kind == "cpu",
-        gradient_checkpointing=config.gradient_checkpointing or quantised_on_gpu,
-        # The reentrant kind needs an input that requires a gradient, which a frozen embedding's output
-        # does not: the adapter would silently get none.
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="steps",
         save_steps=config.save_steps,
         logging_steps=max(1, min(50, total_steps(config, rows) // 10)),
@@ -160,7 +164,7 @@ class EvaluateAndKeepBest(TrainerCallback):
             control.should_training_stop = True
 
 
-class SentimentTrainer(Trainer):
+class SentimentTrainer(PiecewiseTrainer):
     """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
 
     def __init__(
@@ -177,7 +181,10 @@ class SentimentTrainer(Trainer):
     def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
         """Accuracy and mean loss by the one prediction loop."""
         rows = eval_dataset or self.eval_dataset
-        logits = torch.from_numpy(predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估"))  # (N, C)
+        most = self.pieces.prediction_tokens
+        logits = torch.from_numpy(  # (N, C)
+            predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress="评估")
+        )
         labels = torch.tensor(rows.labels)
         metrics = {
             f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
@@ -222,7 +229,8 @@ def build_trainer(
         best.restore_from(checkpoint)
     group_size = config.batch_size * config.gradient_accumulation_steps
     weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
-    return SentimentTrainer(
+    faster_on_cpu(model, best_device(), config.max_length)
+    trainer = SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
         train_dataset=train,
@@ -237,6 +245,26 @@ def build_trainer(
         best=best,
         pad_id=tokenizer.pad_token_id,
     )
+    fit_memory(trainer, config)
+    return trainer
+
+
+def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
+    """Choose pieces and recomputation for the memory there is; a `--max_memory_gb` too small is a `UserError`."""
+    device, again = best_device(), config.gradient_checkpointing
+    limit = memory_limit(device, config.max_memory_gb)
+    if limit is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # these split the model itself
+        trainer.use_pieces(Pieces(recompute=again))
+        return
+    longest = max(trainer.train_dataset.lengths)
+    account = measure(trainer.model, device, longest)
+    pieces = choose(account, limit, longest=longest, rows=config.batch_size, recompute=again)
+    if pieces.too_much and config.max_memory_gb:
+        raise UserError(
+            f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
+            f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"
+        )
+    trainer.use_pieces(pieces)
 
 
 def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

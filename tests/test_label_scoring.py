@@ -62,6 +62,15 @@ def test_scores_do_not_depend_on_padding_or_batch(small_base):
         np.testing.assert_allclose(model.eval()(**wide).logits, expected[:3], atol=1e-5)
 
 
+def test_scores_do_not_depend_on_the_attention_in_use(small_base):
+    model, tokenizer = fresh_model(small_base)
+    prompts, found = encode_texts(tokenizer, TEXTS, 64, PROMPT_TEMPLATE), {}
+    for attention in ("sdpa", "eager"):
+        model.get_base_model().set_attn_implementation(attention)
+        found[attention] = predict_logits(model, prompts, 0)
+    np.testing.assert_allclose(found["eager"], found["sdpa"], atol=1e-5)
+
+
 def test_permuted_classes_give_permuted_answers(small_base):
     labels, order = ["好评", "差评", "中评"], [2, 0, 1]
     words = ["好", "差", "还行"]

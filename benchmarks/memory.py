@@ -1,0 +1,246 @@
+"""Peak memory of training for the longest batches that can occur: every row as long as --max_length.
+
+    python benchmarks/memory.py --model_name PATH                          # a GPU: measured against 8 GB and 4 GB
+    python benchmarks/memory.py --model_name CONFIG_AND_TOKENIZER --random_weights
+    python benchmarks/memory.py --model_name PATH --cases lora_8gb,qlora_4gb
+
+On a GPU each case is a process of its own that trains a few steps the way train.py does and evaluates once.
+A case with a limit may not allocate more: torch is told so, and beyond it the step fails. The verdict adds
+what torch reserves at most to what CUDA itself occupies.
+
+Without a GPU the account of `modeling/memory.py` is taken instead: the first one and two layers of the shape
+are built, with weights as a GPU would hold them, what autograd keeps is counted, and the difference, one layer,
+stands for all others. One pass of the two layers is held against the growth of the process. Writes one JSON file.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from random_weights import random_base
+from transformers import Qwen2Config
+
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+from data.atomic import write_json
+from data.rows import LABEL_NAMES
+from modeling.builder import add_lora, build_for_training, load_base, load_tokenizer
+from modeling.checkpoints import Run
+from modeling.cpu_speed import faster_on_cpu
+from modeling.devices import Device, best_device
+from modeling.memory import GB, RUNTIME, Account, choose, measure
+from modeling.plan import describe_pieces
+from modeling.prediction import pad
+from modeling.run_record import environment
+from modeling.training import TokenizedRows, build_trainer
+
+
+@dataclass(frozen=True)
+class Case:
+    title: str
+    use_qlora: bool
+    gb: float | None  # None: the whole card
+    recompute: bool = False
+
+
+CASES = {
+    "lora_8gb": Case("LoRA within 8 GB", False, 8),
+    "qlora_4gb": Case("QLoRA within 4 GB", True, 4),
+    "lora": Case("LoRA, whole batches", False, None),
+    "qlora": Case("QLoRA, whole batches", True, None),
+    "lora_recomputed": Case("LoRA, whole batches, recomputation", False, None, True),
+    "qlora_recomputed": Case("QLoRA, whole batches, recomputation", True, None, True),
+}
+M_MMAP_THRESHOLD = -3
+LIKE_A_GPU = Device("cpu", True)  # bf16 weights, bf16 autocast
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name", default="Qwen/Qwen2.5-1.5B", help="hub name or folder")
+    parser.add_argument("--random_weights", action="store_true", help="the folder has only config and tokenizer")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--max_length", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=4, help="training steps of each case")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # what the process of one case is started with
+    parser.add_argument("--output", default="benchmarks/results/memory.json")
+    return parser.parse_args()
+
+
+# On a GPU: measured.
+
+
+def run_case(args, case: Case) -> dict:
+    """Figures of one case, in a process that does nothing else."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    if case.gb:
+        torch.cuda.set_per_process_memory_fraction((case.gb * GB - RUNTIME["cuda"]) / total)
+    length, rows = args.max_length, args.batch_size * args.steps
+    config = TrainingConfig(
+        model_name=args.model_name, use_qlora=case.use_qlora, batch_size=args.batch_size, max_length=length,
+        num_epochs=1, max_memory_gb=case.gb, gradient_checkpointing=case.recompute, output_dir=tempfile.mkdtemp(),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, tokenizer = build_for_training(config, LoraSettings())
+    ids = torch.randint(5, model.config.vocab_size // 2, (rows, length)).tolist()
+    tokenized = TokenizedRows(ids, [i % 2 for i in range(rows)])
+    trainer = build_trainer(config, model, tokenizer, {"train": tokenized, "validation": tokenized}, Run({}), None)
+    picked = trainer.pieces
+    torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    free, _ = torch.cuda.mem_get_info()
+    reserved = torch.cuda.max_memory_reserved()
+    outside = total - free - torch.cuda.memory_reserved()  # CUDA's context, and other programs if there are any
+    return {
+        "picked": describe_pieces(picked, best_device()), "pieces": asdict(picked),
+        "pieces_in_the_end": asdict(trainer.pieces),  # others if memory ran out all the same
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "float32_frozen_bytes": sum(
+            p.numel() * 4 for p in model.parameters() if p.dtype == torch.float32 and not p.requires_grad
+        ),
+        "max_memory_allocated": torch.cuda.max_memory_allocated(), "max_memory_reserved": reserved,
+        "outside_torch": outside, "peak_bytes": reserved + outside,
+        "within_limit": None if case.gb is None else reserved + outside <= case.gb * GB,
+    }  # fmt: skip
+
+
+def measured_cases(args) -> list[dict]:
+    """Each case in a process of its own; a failed one has its last words."""
+    rows = []
+    for name in args.cases.split(","):
+        command = [sys.executable, __file__, "--case", name, "--model_name", args.model_name]
+        for flag in ("batch_size", "max_length", "steps"):
+            command += [f"--{flag}", str(getattr(args, flag))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        row = {"case": name, "title": CASES[name].title, "limit_gb": CASES[name].gb}
+        if done.returncode:
+            row |= {"failed": done.stderr.strip().splitlines()[-1:], "within_limit": False}
+        else:
+            row |= json.loads(done.stdout.strip().splitlines()[-1])
+        print(measured_line(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def measured_line(row: dict) -> str:
+    if "failed" in row:
+        return f"{row['title']:38} FAILED {row['failed']}"
+    verdict = {None: "", True: "  within", False: "  EXCEEDS"}[row["within_limit"]]
+    return (
+        f"{row['title']:38} allocated {row['max_memory_allocated'] / GB:5.2f}  reserved "
+        f"{row['max_memory_reserved'] / GB:5.2f}  with CUDA {row['peak_bytes'] / GB:5.2f} GB{verdict}  {row['picked']}"
+    )
+
+
+# Without a GPU: the account.
+
+
+def load(folder: Path, quantize: bool):
+    """PEFT model with weights as a GPU holds them."""
+    base = load_base(
+        str(folder), load_tokenizer(str(folder)), labels=LABEL_NAMES, quantize=quantize, dtype=torch.bfloat16,
+        device=LIKE_A_GPU,
+    )  # fmt: skip
+    model = add_lora(base, LoraSettings())
+    # A GPU's dropout keeps a mask of bytes too; its attention is not the CPU's plain one.
+    faster_on_cpu(model, LIKE_A_GPU, max_length=10**6)
+    return model
+
+
+def account_of(args, shape: Path, folders: list[Path], quantize: bool) -> tuple[Account, dict]:
+    """(account of the whole shape, a pass of two layers: estimated and measured bytes)."""
+    models = [load(folder, quantize) for folder in folders]
+    one, two = (measure(model, LIKE_A_GPU, args.max_length) for model in models)
+    layers = Qwen2Config.from_json_file(shape / "config.json").num_hidden_layers
+    added = {f: getattr(two, f) - getattr(one, f) for f in ("weights", "training", "per_pass", "per_token")}
+    whole = {name: getattr(one, name) + (layers - 1) * value for name, value in added.items()}
+    account = replace(one, **whole, layers=layers, runtime=RUNTIME["cuda"])
+    return account, {
+        str(again): {
+            "estimated": int(two.slope(again) * args.batch_size * args.max_length),
+            "measured": growth_of_a_pass(models[1], args.batch_size, args.max_length, again),
+        }
+        for again in (False, True)
+    }
+
+
+def growth_of_a_pass(model, rows: int, length: int, recompute: bool) -> int | None:
+    """Bytes that a forward and backward pass adds to the resident process at most; None where Linux is not."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        return None
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    train_once(model, pad([[5] * 7], 0))
+    for parameter in model.parameters():
+        parameter.view(torch.uint8).max()  # a weight that is still only mapped from its file would count
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 100_000)  # large blocks go back to the system as soon as they are free
+    gc.collect()
+    libc.malloc_trim(0)
+    before = resident("VmRSS")
+    clear.write_text("5")
+    train_once(model, pad([[5] * (length - 1)] * rows, 0))
+    return resident("VmHWM") - before
+
+
+def train_once(model, inputs: dict[str, torch.Tensor]) -> None:
+    with LIKE_A_GPU.autocast():
+        loss = model(**inputs).logits.sum()
+    loss.backward()
+    model.zero_grad()
+
+
+def resident(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def estimated_cases(args, shape: Path) -> dict:
+    """Account and choices for LoRA and QLoRA; prints them."""
+    result = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [random_base(shape, Path(scratch) / str(n), layers=n) for n in (1, 2)]
+        for kind, quantize in (("LoRA", False), ("QLoRA", True)):
+            account, check = account_of(args, shape, folders, quantize)
+            tokens = args.batch_size * args.max_length
+            result[kind] = {"account": asdict(account), "two_layers": check, "whole_batch": {}, "choices": {}}
+            print(f"{kind}: " + "  ".join(f"{f.name} {getattr(account, f.name):,}" for f in fields(account)))
+            for again, figures in check.items():
+                print(f"  two layers, recomputed {again}: {figures}")
+            for again in (False, True):
+                peak = result[kind]["whole_batch"][str(again)] = account.peak(tokens, again)
+                print(f"  {tokens} tokens at once, recomputed {again}: {peak / GB:.2f} GB")
+            for gb in (4, 6, 8, 12, 16):
+                pieces = choose(account, gb * GB, longest=args.max_length, rows=args.batch_size)
+                result[kind]["choices"][gb] = asdict(pieces)
+                print(f"  {gb:2} GB: {describe_pieces(pieces, Device('cuda', True))}")
+    return result
+
+
+def main() -> None:
+    args = parse_args()
+    if args.case:
+        print(json.dumps(run_case(args, CASES[args.case])))
+        return
+    result = {"arguments": vars(args).copy(), "environment": environment()}
+    if torch.cuda.is_available():
+        if args.random_weights:
+            args.model_name = str(random_base(args.model_name, Path(tempfile.gettempdir()) / "random_base"))
+        result["measured"] = measured_cases(args)
+    else:
+        result["estimated"] = estimated_cases(args, Path(args.model_name))
+    write_json(args.output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""What a step may take of memory: the account, the choice of pieces, and what happens when it runs out."""
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+from small import small_reviews
+
+import train
+from configs.errors import UserError
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+from data.rows import Rows
+from modeling.builder import build_for_training
+from modeling.checkpoints import Run
+from modeling.cpu_speed import CpuDropout, random_bits
+from modeling.devices import Device
+from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
+from modeling.plan import describe_pieces
+from modeling.training import build_trainer, tokenize
+
+CPU = Device("cpu", False)
+# Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
+LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, 700_000_000)
+QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
+
+
+@pytest.fixture
+def model(small_base):
+    return build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())[0]
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    """No bf16, so that sums in another order differ by rounding of float32 alone."""
+    monkeypatch.setattr("modeling.training.best_device", lambda: CPU)
+
+
+def test_the_account_counts_weights_exactly_and_what_one_layer_more_keeps(model):
+    account = measure(model, CPU, longest=64)
+    assert account.weights == sum(p.numel() * 4 for p in model.parameters())
+    assert account.training == sum(p.numel() * 12 for p in model.parameters() if p.requires_grad)
+    assert account.hidden == 64 * 4 and account.layers == 2
+    # Each layer keeps at least its MLP's gate, its SiLU and its up projection for every token.
+    assert 2 * 3 * 128 * 4 < account.per_token < 2 * 60 * 64 * 4
+
+
+def test_measuring_leaves_the_random_state_and_the_mode(model):
+    state = torch.get_rng_state()
+    model.eval()
+    first = measure(model, CPU, longest=40)
+    assert torch.equal(torch.get_rng_state(), state) and not model.training
+    assert measure(model, CPU, longest=40) == first
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_tokens_within_is_the_inverse_of_the_peak(recompute):
+    for limit in (5 * GB, 8 * GB, 16 * GB):
+        tokens = LORA.tokens_within(limit, recompute)
+        assert LORA.peak(tokens, recompute) <= limit < LORA.peak(tokens + 1, recompute)
+
+
+@pytest.mark.parametrize(
+    ("account", "gb", "recompute", "rows"),
+    [
+        (LORA, 80, False, 8),  # a large card: whole batches
+        (LORA, 8, False, 4),  # the README's 8 GB
+        (LORA, 4.6, True, 4),  # not one row fits as it is, four do with recomputation
+        (QLORA, 4, False, 2),  # the README's 4 GB
+        (QLORA, 2.3, True, 3),
+    ],
+)
+def test_the_choice_fits_and_recomputes_only_where_it_must(account, gb, recompute, rows):
+    pieces = choose(account, int(gb * GB), longest=250, rows=8)
+    assert pieces.recompute == recompute and not pieces.too_much
+    assert (pieces.max_tokens is None) == (rows == 8)
+    assert pieces.rows(8, 256) == rows
+    assert account.peak(rows * 256, recompute) == pieces.needed <= gb * GB
+
+
+def test_recomputation_when_asked_for_and_too_much_when_nothing_fits():
+    assert choose(LORA, 80 * GB, longest=256, rows=8, recompute=True).recompute
+    pieces = choose(LORA, 3 * GB, longest=256, rows=8)
+    assert pieces.too_much and pieces.recompute and pieces.rows(8, 256) == 1
+    assert "多半不够" in describe_pieces(pieces, Device("cuda", True))
+
+
+def test_rows_are_shared_equally():
+    assert [Pieces().rows(8, 999), Pieces(100).rows(8, 200), Pieces(1000).rows(8, 200)] == [8, 1, 4]
+    assert [Pieces(1600).rows(8, 200), Pieces(1000).rows(7, 200), Pieces(512).rows(1, 8)] == [8, 4, 1]
+
+
+def test_no_limit_on_a_cpu_unless_asked_for():
+    assert memory_limit(CPU, None) is None and memory_limit(CPU, 1.5) == 1_500_000_000
+
+
+def test_what_counts_as_a_lack_of_memory():
+    message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    assert all(map(is_out_of_memory, [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError(message)]))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def make_trainer(small_base, folder, **settings):
+    settings = {"num_epochs": 2, "learning_rate": 1e-3, "batch_size": 8} | settings
+    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **settings)
+    reviews = small_reviews(36)  # four and a half batches of 8
+    rows = Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
+    torch.manual_seed(0)
+    model, tokenizer = build_for_training(config, LoraSettings(lora_dropout=0.0))
+    tokenized = {name: tokenize(rows, tokenizer, 64) for name in ("train", "validation")}
+    return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_base, tmp_path_factory):
+    """Adapter of a run whose batches are computed whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modeling.training.best_device", lambda: CPU)
+        trainer = make_trainer(small_base, tmp_path_factory.mktemp("whole"))
+        trainer.train()
+    return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(trainer.model).items()}
+
+
+def assert_same_adapter(trainer, expected):
+    for name, tensor in get_peft_model_state_dict(trainer.model).items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("max_tokens", "recompute"), [(200, False), (64, True)])
+def test_pieces_give_the_same_adapter_and_the_same_loss(small_base, tmp_path, undisturbed, max_tokens, recompute):
+    trainer = make_trainer(small_base, tmp_path)
+    trainer.use_pieces(Pieces(max_tokens, recompute))
+    sizes = count_rows(trainer)
+    trainer.train()
+    assert max(sizes) < 8 and sum(sizes) == 2 * 36
+    assert_same_adapter(trainer, undisturbed)
+
+
+def count_rows(trainer) -> list[int]:
+    """Rows of each forward pass of the training, as they come."""
+    sizes, compute_loss = [], trainer.compute_loss
+
+    def counted(model, inputs, *args, **kwargs):
+        sizes.append(len(inputs["labels"]))
+        return compute_loss(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = counted
+    return sizes
+
+
+def run_out_above(trainer, rows: int) -> None:
+    """The first layer's backward pass fails for more than `rows` rows, when later layers have their gradients."""
+
+    def fail(gradient):
+        if len(gradient) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    def watch(module, inputs, output):
+        if output.requires_grad:
+            output.register_hook(fail)
+
+    trainer.model.get_base_model().model.layers[0].register_forward_hook(watch)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_out_of_memory_halves_and_redoes_the_step_with_the_same_result(
+    small_base, tmp_path, undisturbed, capsys, accumulation
+):
+    trainer = make_trainer(small_base, tmp_path, batch_size=8 // accumulation, gradient_accumulation_steps=accumulation)
+    run_out_above(trainer, 2)
+    trainer.train()
+    assert trainer.state.global_step == 10
+    assert_same_adapter(trainer, undisturbed)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "内存不足" in line]
+    assert len(lines) == 3 - accumulation  # 8 -> 4 -> 2 rows, once for all later steps
+    assert "第 1 步" in lines[0] and "这一步重新算" in lines[0] and "每次 2 条" in lines[-1]
+
+
+def test_one_row_that_does_not_fit_is_recomputed_and_then_given_up(small_base, tmp_path, capsys):
+    trainer = make_trainer(small_base, tmp_path, batch_size=1)
+    run_out_above(trainer, 0)
+    with pytest.raises(UserError, match=r"第 1 步内存不足.*--use_qlora"):
+        trainer.train()
+    assert "重算激活" in capsys.readouterr().out
+    assert trainer.pieces.recompute and trainer.model.get_base_model().is_gradient_checkpointing
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(small_base, tmp_path):
+    trainer = make_trainer(small_base, tmp_path)
+    trainer.compute_loss = lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("shapes"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer.train()
+
+
+def run_train(monkeypatch, *arguments) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    return train.main()
+
+
+def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
+    small_base, review_files, tmp_path, monkeypatch, capsys
+):
+    flags = [
+        "--model_name", small_base, *review_files, "--max_length", "64", "--max_steps", "3", "--lora_dropout", "0",
+    ]  # fmt: skip
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "whole")
+    assert "整批一次算完，不重算激活" in capsys.readouterr().out
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "pieces", "--max_memory_gb", "0.706")
+    plan = capsys.readouterr().out
+    assert "每次最多算" in plan and "可用 0.7 GB" in plan
+    from safetensors.torch import load_file
+
+    whole, pieces = (
+        load_file(tmp_path / name / "lora_adapter" / "adapter_model.safetensors") for name in ("whole", "pieces")
+    )
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], atol=2e-5, rtol=1e-3)
+    with pytest.raises(UserError, match=r"--max_memory_gb 0.5 太小.*估计要"):
+        run_train(monkeypatch, *flags, "--output_dir", tmp_path / "none", "--max_memory_gb", "0.5")
+
+
+def test_cpu_dropout_drops_its_share_keeps_the_mean_and_repeats_with_the_seed():
+    dropout, ones = CpuDropout(0.05), torch.ones(1000, 1003, requires_grad=True)
+    torch.manual_seed(1)
+    dropout(ones).sum().backward()
+    out = ones.grad  # the mask, scaled
+    dropped = float((out == 0).float().mean())
+    assert abs(dropped - 0.05) < 0.001 and abs(float(out.mean()) - 1) < 0.001
+    assert abs(float((out[:-1] * out[1:]).mean()) - 1) < 0.002  # neighbours are independent
+    torch.manual_seed(1)
+    assert torch.equal(dropout(ones), out)
+    assert dropout.eval()(ones) is ones
+
+
+def test_random_bits_are_uniform():
+    bits = random_bits(torch.Size([1000, 999])).double()
+    assert abs(float(bits.mean())) < 100 and float(bits.min()) < -32700 and float(bits.max()) > 32700
+    assert float(bits.std()) == pytest.approx(2**16 / 12**0.5, rel=0.01)
+
+
+def test_the_fast_cpu_way_gives_the_gradients_of_the_plain_one(small_base, tmp_path, monkeypatch):
+    """bf16 here, where attention is torch's matrix products instead of its fused kernel; no dropout."""
+    gradients = []
+    for fast in (False, True):
+        monkeypatch.setattr("modeling.training.best_device", lambda: Device("cpu", True))
+        if not fast:
+            monkeypatch.setattr("modeling.training.faster_on_cpu", lambda *args: None)
+        trainer = make_trainer(small_base, tmp_path / str(fast))
+        base = trainer.model.get_base_model()
+        assert base.config._attn_implementation == ("eager" if fast else "sdpa")
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+        trainer.model.train()
+        trainer.compute_loss(trainer.model, batch).backward()
+        gradients.append({n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad})
+        monkeypatch.undo()
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[1][name], gradients[0][name], atol=1e-4, rtol=1e-3)
