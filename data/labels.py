@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs.errors import UserError
-from data.rows import LABEL_NAMES
+from data.rows import LABEL_NAMES, Rows
 
 MAX_LABELS = 1000  # more kinds of values than this are texts, dates or numbers, and no labels
 SHOWN_LABELS = 20
@@ -108,6 +108,12 @@ def find_labels(values: Sequence[Any], source: str) -> list[str]:
 def _order(name: str) -> tuple[bool, float, str]:
     number = NUMBER.fullmatch(name)
     return (False, float(name), name) if number else (True, 0.0, name)
+
+
+def describe_labels(rows: Rows) -> str:
+    """Which labels there are, and how many rows each has, as a line for the terminal."""
+    counts = [f"{name} {count:,}" for name, count in rows.label_counts().items()]
+    return f"标签      {len(counts)} 种：{shown_labels(counts)} 条"
 
 
 def shown_labels(names: Sequence[str], most: int = SHOWN_LABELS) -> str:

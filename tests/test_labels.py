@@ -23,7 +23,7 @@ from configs.errors import UserError
 from configs.evaluation_config import EvaluationConfig
 from configs.training_config import DataConfig, TrainingConfig
 from data import audit
-from data.data_loader import load_local_dataset, load_splits
+from data.data_loader import load_hub_dataset, load_local_dataset, load_splits
 from data.labels import find_labels, label_id, label_key
 from data.review_files import read_labelled_file
 from data.rows import LABEL_NAMES, Rows
@@ -126,6 +126,16 @@ def test_every_file_is_read_by_the_names_of_the_training_file(tmp_path):
     assert splits["test"].labels == [2, 0, 1]
     counts = load_local_dataset(train_file, labels=["20", "3", "1"])["train"].label_counts()
     assert list(counts.items()) == [("20", 16), ("3", 16), ("1", 16)]
+
+
+def test_a_data_set_of_the_hub_is_read_in_the_same_way(tmp_path):
+    for name in ("train", "validation"):
+        write_jsonl(tmp_path / f"{name}.jsonl", three_reviews(30, [7, 0, 12]))
+    splits = load_hub_dataset(str(tmp_path))
+    assert splits["validation"].label_names == ["0", "7", "12"] and splits["train"].labels[:3] == [1, 0, 2]
+    assert load_hub_dataset(str(tmp_path), labels=["7", "12", "0"])["train"].labels[:3] == [0, 2, 1]
+    with pytest.raises(UserError, match=r"的 train 有 10 行.*标签不是 7、0 之一：第 3、6"):
+        load_hub_dataset(str(tmp_path), labels=["7", "0"])
 
 
 def refused(tmp_path, *words, train=None, validation=None, **settings):
@@ -306,7 +316,7 @@ def three(tmp_path_factory, small_base):
         "--max_length", 48, "--output_dir", folder / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "标签 3 种" in result.stdout and "抽取 120 行" in result.stdout
+    assert "3 种：中评 40、好评 40、差评 40 条" in result.stdout and "抽取 120 行" in result.stdout
     return folder / "out", folder
 
 
