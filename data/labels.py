@@ -92,8 +92,9 @@ def find_labels(values: Sequence[Any], source: str) -> list[str]:
         return list(LABEL_NAMES)
     counts = Counter(label_key(value) for value in values)
     if len(counts) > MAX_LABELS or len(counts) == len(values) > SHOWN_LABELS:
+        examples = "、".join(f"{name:.20}" for name in list(counts)[:3])
         raise UserError(
-            f"{source} 的标签有 {len(counts):,} 种（共 {len(values):,} 行），例如 {shown_labels(list(counts), 3)}："
+            f"{source} 的标签有 {len(counts):,} 种（共 {len(values):,} 行），例如 {examples}："
             "多半指错了列；用 --label_column 指定标签列"
         )
     names = sorted(counts, key=_order)
