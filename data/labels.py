@@ -114,10 +114,11 @@ def _order(name: str) -> tuple[bool, float, str]:
 def describe_labels(rows: Rows) -> str:
     """Which labels there are, and how many rows each has, as a line for the terminal."""
     counts = [f"{name} {count:,}" for name, count in rows.label_counts().items()]
-    return f"标签      {len(counts)} 种：{shown_labels(counts)} 条"
+    more = "……" if len(counts) > SHOWN_LABELS else ""
+    return f"标签      {len(counts)} 种：{'、'.join(counts[:SHOWN_LABELS])}{more} 条"
 
 
-def shown_labels(names: Sequence[str], most: int = SHOWN_LABELS) -> str:
+def shown_labels(names: Sequence[str]) -> str:
     """The first names, for a message."""
-    more = f"……共 {len(names):,} 种" if len(names) > most else ""
-    return "、".join(f"{name:.40}" for name in names[:most]) + more
+    more = f"……共 {len(names):,} 种" if len(names) > SHOWN_LABELS else ""
+    return "、".join(f"{name:.40}" for name in names[:SHOWN_LABELS]) + more
