@@ -284,6 +284,16 @@ def test_permuted_labels_permute_the_metrics():
         assert two[name] == pytest.approx(one[name])
 
 
+def test_of_two_classes_auc_is_that_of_label_1_to_the_last_digit():
+    """P(label 0) of 1 - 1e-17 and of 1 - 1e-18 are the same float, P(label 1) are not."""
+    from sklearn.metrics import roc_auc_score
+
+    logits, labels = np.array([[0.0, -40.0], [0.0, -41.0], [0.0, -42.0], [0.0, 3.0]]), np.array([1, 0, 0, 1])
+    metrics = classification_metrics(Predictions(list("abcd"), logits, labels), LABEL_NAMES, intervals=False)
+    assert metrics["auc"] == roc_auc_score(labels, logits[:, 1]) == 1
+    assert list(metrics["auc_per_class"].values()) == [1, 1]
+
+
 def test_auc_names_the_classes_that_it_leaves_out():
     from sklearn.metrics import roc_auc_score
 
