@@ -21,6 +21,7 @@ import train
 from configs.cli import parse_config
 from configs.errors import UserError
 from configs.evaluation_config import EvaluationConfig
+from configs.lora_config import LoraSettings
 from configs.training_config import DataConfig, TrainingConfig
 from data import audit
 from data.data_loader import load_hub_dataset, load_local_dataset, load_splits
@@ -36,7 +37,7 @@ from model_evaluation.scores import STEP
 from modeling.adapter import SentimentConfig, read_run_info
 from modeling.prediction import SentimentPredictor, predict_logits
 from modeling.predictions import Predictions
-from modeling.training import balanced_weights, mean_cross_entropy, tokenize
+from modeling.training import balanced_weights, fingerprint, mean_cross_entropy, tokenize
 
 THREE = ["中评", "好评", "差评"]  # in the order of their characters
 
@@ -228,6 +229,11 @@ def test_the_weighted_loss_by_hand():
     expected = (weights[labels] * each).sum() / 20
     torch.testing.assert_close(mean_cross_entropy(outputs, labels, 20, weights=weights), expected)
     torch.testing.assert_close(mean_cross_entropy(outputs, labels, weights=torch.ones(3)), each.mean())
+
+
+def test_a_run_with_other_weights_is_another_run():
+    plain, balanced = (fingerprint(TrainingConfig(class_weights=w), LoraSettings(), {}) for w in ("none", "balanced"))
+    assert {name for name in plain if plain[name] != balanced[name]} == {"class_weights"}
 
 
 def skewed_rows() -> Rows:
