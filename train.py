@@ -33,6 +33,7 @@ def main() -> None:
     import torch
 
     from data.data_loader import fingerprints, load_splits
+    from data.labels import describe_labels
     from model_evaluation.metrics import classification_metrics
     from model_evaluation.tables import metrics_table
     from modeling.adapter import SentimentConfig, save_adapter
@@ -63,6 +64,7 @@ def main() -> None:
     # Tokens, Trainer, and what is going to happen.
     tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
+    print(describe_labels(splits["train"]))
     print(describe_plan(config, model, tokenized, trainer), flush=True)
 
     # Train; then back to the adapter that was best on the validation rows.

@@ -28,7 +28,7 @@ class DataConfig:
     label_column: str = option("label", "标签所在的列名")
     labels: list[str] | None = option(
         None,
-        "全部标签，逗号分隔，按编号的次序（第一个是 0 号）；不给则取训练文件里的："
+        "全部标签，半角逗号分隔，按编号的次序（第一个是 0 号）；不给则取训练文件里的："
         "0/1 或 负面/正面 就是 负面,正面，否则数从小到大、文字按字符排序",
     )
     dedup_train: bool = option(False, "训练集去重：文本和标签都相同的行只留第一行；两种标签都有的文本全部删去")
@@ -47,7 +47,7 @@ def source_problems(config: DataConfig) -> list[str]:
     if config.train_file is None and (config.validation_file or config.test_file):
         problems.append("--validation_file / --test_file：需要同时给出 --train_file")
     if config.labels is not None and (len(config.labels) < 2 or not all(name.strip() for name in config.labels)):
-        problems.append(f"--labels：应为至少两个标签，逗号分隔，都不为空，得到 {','.join(config.labels)}")
+        problems.append(f"--labels：应为至少两个标签，用半角逗号分隔，都不为空，得到 {','.join(config.labels)}")
     return problems
 
 

@@ -28,14 +28,9 @@ HELD_OUT_SHARE = 10  # one text in ten, where no validation rows are given
 
 
 def load_splits(config: DataConfig) -> dict[str, Rows]:
-    """`train`, `validation` and, where there is one, `test`; says what training rows were taken away, and which
-    labels there are where they are not just 负面 and 正面.
-    """
+    """`train`, `validation` and, where there is one, `test`; says what training rows were taken away."""
     splits = _source_splits(config)
     splits["train"], notes = filter_training_rows(splits["train"], config)
-    if splits["train"].label_names != LABEL_NAMES:
-        counts = [f"{name} {count:,}" for name, count in splits["train"].label_counts().items()]
-        notes.append(f"标签 {len(counts)} 种，训练集各有：{shown_labels(counts)}")
     for note in notes:
         print(note, flush=True)
     return splits

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs.errors import UserError
-from data.rows import LABEL_NAMES
+from data.rows import LABEL_NAMES, Rows
 
 MAX_LABELS = 1000  # more kinds of values than this are texts, dates or numbers, and no labels
 SHOWN_LABELS = 20
@@ -92,8 +92,9 @@ def find_labels(values: Sequence[Any], source: str) -> list[str]:
         return list(LABEL_NAMES)
     counts = Counter(label_key(value) for value in values)
     if len(counts) > MAX_LABELS or len(counts) == len(values) > SHOWN_LABELS:
+        examples = "、".join(f"{name:.20}" for name in list(counts)[:3])
         raise UserError(
-            f"{source} 的标签有 {len(counts):,} 种（共 {len(values):,} 行），例如 {shown_labels(list(counts), 3)}："
+            f"{source} 的标签有 {len(counts):,} 种（共 {len(values):,} 行），例如 {examples}："
             "多半指错了列；用 --label_column 指定标签列"
         )
     names = sorted(counts, key=_order)
@@ -110,7 +111,14 @@ def _order(name: str) -> tuple[bool, float, str]:
     return (False, float(name), name) if number else (True, 0.0, name)
 
 
-def shown_labels(names: Sequence[str], most: int = SHOWN_LABELS) -> str:
+def describe_labels(rows: Rows) -> str:
+    """Which labels there are, and how many rows each has, as a line for the terminal."""
+    counts = [f"{name} {count:,}" for name, count in rows.label_counts().items()]
+    more = "……" if len(counts) > SHOWN_LABELS else ""
+    return f"标签      {len(counts)} 种：{'、'.join(counts[:SHOWN_LABELS])}{more} 条"
+
+
+def shown_labels(names: Sequence[str]) -> str:
     """The first names, for a message."""
-    more = f"……共 {len(names):,} 种" if len(names) > most else ""
-    return "、".join(f"{name:.40}" for name in names[:most]) + more
+    more = f"……共 {len(names):,} 种" if len(names) > SHOWN_LABELS else ""
+    return "、".join(f"{name:.40}" for name in names[:SHOWN_LABELS]) + more

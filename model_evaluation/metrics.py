@@ -127,8 +127,11 @@ def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
 
 def _auc_figures(predictions: Predictions, label_names: Sequence[str]) -> dict:
     """`auc`, `auc_reason` and `auc_per_class`."""
-    labels, scores, once = predictions.labels, predictions.probs, np.ones((1, len(predictions)), dtype=np.int64)
-    aucs = [float(_auc(scores[:, label], labels == label, once)[0]) for label in range(scores.shape[1])]
+    scores, labels, once = _auc_scores(predictions), predictions.labels, np.ones((1, len(predictions)), dtype=np.int64)
+    if scores.ndim == 1:  # of two classes, each is the other's rest
+        aucs = macro_auc(scores, labels, once).tolist() * 2
+    else:
+        aucs = [float(_auc(scores[:, label], labels == label, once)[0]) for label in range(scores.shape[1])]
     per_class = {name: None if np.isnan(auc) else auc for name, auc in zip(label_names, aucs, strict=True)}
     known = [auc for auc in per_class.values() if auc is not None]
     missing = [name for name, auc in per_class.items() if auc is None]

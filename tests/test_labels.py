@@ -21,9 +21,10 @@ import train
 from configs.cli import parse_config
 from configs.errors import UserError
 from configs.evaluation_config import EvaluationConfig
+from configs.lora_config import LoraSettings
 from configs.training_config import DataConfig, TrainingConfig
 from data import audit
-from data.data_loader import load_local_dataset, load_splits
+from data.data_loader import load_hub_dataset, load_local_dataset, load_splits
 from data.labels import find_labels, label_id, label_key
 from data.review_files import read_labelled_file
 from data.rows import LABEL_NAMES, Rows
@@ -36,7 +37,7 @@ from model_evaluation.scores import STEP
 from modeling.adapter import SentimentConfig, read_run_info
 from modeling.prediction import SentimentPredictor, predict_logits
 from modeling.predictions import Predictions
-from modeling.training import balanced_weights, mean_cross_entropy, tokenize
+from modeling.training import balanced_weights, fingerprint, mean_cross_entropy, tokenize
 
 THREE = ["中评", "好评", "差评"]  # in the order of their characters
 
@@ -126,6 +127,16 @@ def test_every_file_is_read_by_the_names_of_the_training_file(tmp_path):
     assert splits["test"].labels == [2, 0, 1]
     counts = load_local_dataset(train_file, labels=["20", "3", "1"])["train"].label_counts()
     assert list(counts.items()) == [("20", 16), ("3", 16), ("1", 16)]
+
+
+def test_a_data_set_of_the_hub_is_read_in_the_same_way(tmp_path):
+    for name in ("train", "validation"):
+        write_jsonl(tmp_path / f"{name}.jsonl", three_reviews(30, [7, 0, 12]))
+    splits = load_hub_dataset(str(tmp_path))
+    assert splits["validation"].label_names == ["0", "7", "12"] and splits["train"].labels[:3] == [1, 0, 2]
+    assert load_hub_dataset(str(tmp_path), labels=["7", "12", "0"])["train"].labels[:3] == [0, 2, 1]
+    with pytest.raises(UserError, match=r"的 train 有 10 行.*标签不是 7、0 之一：第 3、6"):
+        load_hub_dataset(str(tmp_path), labels=["7", "0"])
 
 
 def refused(tmp_path, *words, train=None, validation=None, **settings):
@@ -220,6 +231,11 @@ def test_the_weighted_loss_by_hand():
     torch.testing.assert_close(mean_cross_entropy(outputs, labels, weights=torch.ones(3)), each.mean())
 
 
+def test_a_run_with_other_weights_is_another_run():
+    plain, balanced = (fingerprint(TrainingConfig(class_weights=w), LoraSettings(), {}) for w in ("none", "balanced"))
+    assert {name for name in plain if plain[name] != balanced[name]} == {"class_weights"}
+
+
 def skewed_rows() -> Rows:
     return Rows([r["text"] for r in small_reviews(40)], [int(i % 5 == 0) for i in range(40)])
 
@@ -274,6 +290,16 @@ def test_permuted_labels_permute_the_metrics():
         assert two[name] == pytest.approx(one[name])
 
 
+def test_of_two_classes_auc_is_that_of_label_1_to_the_last_digit():
+    """P(label 0) of 1 - 1e-17 and of 1 - 1e-18 are the same float, P(label 1) are not."""
+    from sklearn.metrics import roc_auc_score
+
+    logits, labels = np.array([[0.0, -40.0], [0.0, -41.0], [0.0, -42.0], [0.0, 3.0]]), np.array([1, 0, 0, 1])
+    metrics = classification_metrics(Predictions(list("abcd"), logits, labels), LABEL_NAMES, intervals=False)
+    assert metrics["auc"] == roc_auc_score(labels, logits[:, 1]) == 1
+    assert list(metrics["auc_per_class"].values()) == [1, 1]
+
+
 def test_auc_names_the_classes_that_it_leaves_out():
     from sklearn.metrics import roc_auc_score
 
@@ -306,7 +332,7 @@ def three(tmp_path_factory, small_base):
         "--max_length", 48, "--output_dir", folder / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "标签 3 种" in result.stdout and "抽取 120 行" in result.stdout
+    assert "3 种：中评 40、好评 40、差评 40 条" in result.stdout and "抽取 120 行" in result.stdout
     return folder / "out", folder
 
 
