@@ -166,7 +166,7 @@ def test_missing_files_and_folders(tmp_path):
 
 def test_a_txt_file_has_one_review_a_line(tmp_path):
     (tmp_path / "a.txt").write_text("很好\n\n很差\n", encoding="utf-8")
-    assert read_texts(tmp_path / "a.txt", "text") == ["很好", "很差"]
+    assert list(read_texts(tmp_path / "a.txt", "text")) == ["很好", "很差"]
 
 
 def test_stratified_tenths_are_split_off_by_text_whatever_the_order():
