@@ -35,7 +35,7 @@ class PartialFile:
     def __enter__(self) -> "PartialFile":
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+")
+            self._file = open(self.path, "ab+", buffering=0)  # a buffer would try again when it is closed
         except OSError as error:
             raise self._unwritable(error) from None
         try:
@@ -60,8 +60,9 @@ class PartialFile:
     def append(self, data: bytes, rows: int) -> None:
         """Add `rows` rows; when this returns they are on the disk and will not be computed again."""
         try:
-            self._file.write(data)
-            self._file.flush()
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
             self.rows, self.size = self.rows + rows, self.size + len(data)
             self._digest.update(data)
@@ -85,6 +86,8 @@ class PartialFile:
         try:
             state = json.loads(self.state_path.read_text(encoding="utf-8"))
             key, rows, size, digest = state["key"], state["rows"], state["bytes"], state["sha256"]
+            if not all(isinstance(number, int) and number >= 0 for number in (rows, size)):
+                raise ValueError("not numbers")
         except FileNotFoundError:
             print(f"没有可以接着算的 {self.path}，从头开始", file=sys.stderr)
             return

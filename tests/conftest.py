@@ -4,7 +4,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
 
 import pytest
-from small import make_small_base, run_script, small_reviews, write_jsonl
+from small import make_small_adapter, make_small_base, run_script, small_reviews, write_jsonl
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +40,9 @@ def trained(tmp_path_factory, small_base, review_files):
 def adapter(trained):
     """The adapter folder of that run."""
     return trained[1] / "lora_adapter"
+
+
+@pytest.fixture(scope="session")
+def plain_adapter(tmp_path_factory, small_base):
+    """An adapter folder without a training run; whoever writes into it makes a copy."""
+    return make_small_adapter(tmp_path_factory.mktemp("plain") / "lora_adapter", small_base)
