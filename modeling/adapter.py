@@ -12,6 +12,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from configs.errors import UserError
 from data.atomic import atomic_folder, write_json
@@ -20,6 +21,8 @@ from data.seen_texts import save_seen_texts
 FORMAT_VERSION = 1
 FILE_NAME = "sentiment_config.json"
 RUN_INFO = "run_info.json"
+WEIGHTS = "adapter_model.safetensors"
+MAX_RANK = 1024
 DEFAULT_ADAPTER = "./outputs/lora_adapter"
 CLASSIFIER = "classifier"
 
@@ -41,21 +44,35 @@ class SentimentConfig:
     def save(self, folder: str | Path) -> None:
         write_json(Path(folder) / FILE_NAME, dataclasses.asdict(self))
 
+    def problems(self) -> list[str]:
+        """The fields whose values cannot be, each as `name=value`."""
+        checks = {
+            "base_model": isinstance(self.base_model, str) and self.base_model,
+            "base_revision": self.base_revision is None or isinstance(self.base_revision, str),
+            "labels": _are_labels(self.labels),
+            "max_length": _is_number(self.max_length, 1, 32768) and isinstance(self.max_length, int),
+            "quantization": self.quantization in (None, "nf4"),
+            "temperature": _is_number(self.temperature, 1e-6, 1e6),
+            "thresholds": isinstance(self.thresholds, dict)
+            and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),
+            "format_version": isinstance(self.format_version, int),
+        }
+        return [f"{name}={getattr(self, name)!r:.60}" for name, sound in checks.items() if not sound]
+
     @classmethod
     def load(cls, folder: str | Path) -> "SentimentConfig":
         """Read and check; every fault is a `UserError` that names the file."""
         path = require_adapter(folder) / FILE_NAME
+        values = read_object(path)
+        version = values.get("format_version", FORMAT_VERSION)
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise UserError(f"{path}：格式版本 {version!s:.20} 比本仓库认识的 {FORMAT_VERSION} 新，请更新本仓库")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             config = cls(**values)
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            newer = isinstance(error, TypeError) and values.get("format_version", 0) > FORMAT_VERSION
-            hint = "它来自更新的版本，请更新本仓库" if newer else f"文件损坏（{error}），请重新训练或恢复备份"
-            raise UserError(f"{path}：{hint}") from None
-        if config.format_version > FORMAT_VERSION:
-            raise UserError(
-                f"{path}：格式版本 {config.format_version} 比本仓库认识的 {FORMAT_VERSION} 新，请更新本仓库"
-            )
+        except TypeError as error:
+            raise damaged(path, error) from None
+        if problems := config.problems():
+            raise damaged(path, "、".join(problems))
         if config.head != CLASSIFIER:
             raise UserError(f"{path}：不认识的分类头 {config.head!r}")
         return config
@@ -66,14 +83,60 @@ def require_adapter(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
-    needed = (FILE_NAME, "adapter_config.json", "adapter_model.safetensors")
+    needed = (FILE_NAME, "adapter_config.json", WEIGHTS)
     if missing := [name for name in needed if not (folder / name).is_file()]:
-        raise UserError(f"{folder} 不是完整的适配器文件夹，缺 {'、'.join(missing)}")
-    try:
-        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except ValueError as error:  # PEFT would look for another one on the hub
-        raise UserError(f"{folder / 'adapter_config.json'}：文件损坏（{error}），请重新训练或恢复备份") from None
+        pickled = WEIGHTS in missing and (folder / "adapter_model.bin").is_file()
+        hint = "；adapter_model.bin 是 pickle 文件，其中可以夹带程序，不载入" if pickled else ""
+        raise UserError(f"{folder} 不是完整的适配器文件夹，缺 {'、'.join(missing)}{hint}")
+    _check_peft_config(folder / "adapter_config.json")
     return folder
+
+
+def _check_peft_config(path: Path) -> None:
+    """Only a plain LoRA of a size that can be. Without this PEFT asks the hub for a file that it cannot read here,
+    and imports any module that `megatron_core` names.
+    """
+    config = read_object(path)
+    if config.get("peft_type") != "LORA" or config.get("megatron_config"):
+        raise damaged(path, f"不是普通的 LoRA 适配器：peft_type={config.get('peft_type')!r:.60}")
+    if not (isinstance(config.get("r"), int) and 1 <= config["r"] <= MAX_RANK):
+        raise damaged(path, f"r={config.get('r')!r:.60}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of ours; every fault is a `UserError` that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(value, dict):
+        raise damaged(path, "不是 JSON 对象")
+    return value
+
+
+def damaged(path: Path, reason: Any) -> UserError:
+    return UserError(f"{path}：文件损坏（{reason!s:.300}），请重新训练或恢复备份")
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_target(name: str) -> bool:
+    """A target precision such as "0.97"."""
+    try:
+        return 0 < float(name) < 1
+    except ValueError:
+        return False
+
+
+def _are_labels(labels: Any) -> bool:
+    """At least two different names that a terminal can show."""
+    return (
+        isinstance(labels, list)
+        and all(isinstance(label, str) and label.strip() and label.isprintable() for label in labels)
+        and len(set(labels)) == len(labels) >= 2
+    )
 
 
 def save_adapter(folder: str | Path, model, tokenizer, sentiment: SentimentConfig, seen: list[str], info: dict) -> None:
@@ -90,7 +153,9 @@ def save_adapter(folder: str | Path, model, tokenizer, sentiment: SentimentConfi
 def read_run_info(folder: str | Path) -> dict:
     """`run_info.json` of an adapter folder; it says which data the adapter was trained on."""
     path = require_adapter(folder) / RUN_INFO
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} 缺失或损坏（{type(error).__name__}），不知道它是怎样训练的") from None
+    if not path.is_file():
+        raise UserError(f"{path} 缺失，不知道它是怎样训练的")
+    info = read_object(path)
+    if wrong := [name for name in ("config", "data_fingerprint") if not isinstance(info.get(name), dict)]:
+        raise damaged(path, f"没有 {'、'.join(wrong)}")
+    return info

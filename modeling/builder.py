@@ -62,10 +62,26 @@ def load_tokenizer(folder: str):
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         # transformers would hand back an empty tokenizer without a word
         raise UserError(f"{folder} 里没有分词器（tokenizer.json）")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+    except Exception as error:  # each library has its own kind for a damaged file
+        raise UserError(f"{folder} 里的分词器读不出来：{reason_of(error)}") from None
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def require_fitting(tokenizer, model, folder: str) -> None:
+    """A tokenizer of another base would give ids that the embedding does not have."""
+    if (largest := max(tokenizer.get_vocab().values())) >= model.config.vocab_size:
+        raise UserError(
+            f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of a library's message, or its kind."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
@@ -113,9 +129,27 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
         # A quantised model cannot be moved after it is made.
         options["device_map"] = {"": 0} if device.kind == "cuda" else None
     try:
-        return auto_class.from_pretrained(folder, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} 里的模型读不出来：{str(error).splitlines()[0]}") from None
+        # Left open, transformers asks on the terminal whether to run the folder's own code, and takes a "y" that
+        # is piped in. Weights in pickle files could run code too.
+        model, loading = auto_class.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and their checks raise many kinds here
+        raise UserError(f"{folder} 里的模型读不出来：{reason_of(error)}") from None
+    _require_whole(model, loading, folder, whole)
+    return model
+
+
+def _require_whole(model, loading: dict, folder: str, head: str) -> None:
+    """transformers fills layers that it does not find with random numbers, without a word."""
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith(head)):
+        raise UserError(
+            f"{folder} 里的模型缺 {len(missing)} 个权重（{missing[0]} 等）：文件不完整，或不是语言模型的权重"
+        )
+    if not hasattr(model, head):
+        raise UserError(f"{folder} 里的模型是 {type(model).__name__}，没有 {head} 层；请用 Qwen2.5 这一类的语言模型")
 
 
 def _float32_head(score: nn.Linear) -> Float32Head:
@@ -199,12 +233,12 @@ def load_adapter(
     tokenizer = load_tokenizer(str(folder))
     dtype = torch.float32 if merge else device.weights_dtype
     base = load_base(base_folder, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
+    require_fitting(tokenizer, base, base_folder)
     try:
         model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason}）"
+            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason_of(error)}）"
         ) from None
     if merge:
         model = model.merge_and_unload()
