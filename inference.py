@@ -9,9 +9,11 @@ from inference import SentimentPredictor
 SentimentPredictor(lora_path="outputs/lora_adapter").predict("酒店很干净，下次还来")
 """
 
+import io
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +110,9 @@ def describe(answer: dict[str, Any]) -> str:
 
 def run_prompt(predictor: "SentimentPredictor") -> None:
     """One review a line until quit, exit or Ctrl-D; arrow keys edit and recall, where readline is there."""
-    save_history = use_readline()
+    finish = use_readline()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a terminal in another encoding than Python's
     print("输入一条评论，回车即得结果；quit、exit 或 Ctrl-D 结束。")
     try:
         while (text := input("> ").strip()) not in ("quit", "exit"):
@@ -117,7 +121,7 @@ def run_prompt(predictor: "SentimentPredictor") -> None:
     except EOFError:
         print()
     finally:
-        save_history()
+        finish()
 
 
 def answer_line(predictor: "SentimentPredictor", text: str) -> None:
@@ -133,10 +137,15 @@ def use_readline():
         import readline
     except ImportError:
         return lambda: None
-    if HISTORY.exists():
+    with suppress(OSError):  # none yet, or not ours to read
         readline.read_history_file(HISTORY)
     readline.set_history_length(1000)
-    return lambda: readline.write_history_file(HISTORY)
+    return lambda: save_history(readline)
+
+
+def save_history(readline) -> None:
+    with suppress(OSError):
+        readline.write_history_file(HISTORY)
 
 
 def predict_input(predictor: "SentimentPredictor", args) -> None:

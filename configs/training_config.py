@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from configs.options import ConfigError, check_fields, option
 
@@ -31,9 +32,16 @@ class DataConfig:
 
 def source_problems(config: DataConfig) -> list[str]:
     """What is wrong with the choice of files, one line for each problem."""
+    problems = column_problems(config)
     if config.train_file is None and (config.validation_file or config.test_file):
-        return ["--validation_file / --test_file：需要同时给出 --train_file"]
-    return []
+        problems.append("--validation_file / --test_file：需要同时给出 --train_file")
+    return problems
+
+
+def column_problems(config: Any) -> list[str]:
+    """One column cannot be both: a classifier would be shown its labels."""
+    same = config.text_column == config.label_column
+    return [f"--text_column 与 --label_column 不能是同一列（{config.text_column}）"] if same else []
 
 
 @dataclass
@@ -49,13 +57,15 @@ class TrainingConfig(DataConfig):
     learning_rate: float = option(1e-4, "峰值学习率，余弦下降到 0", above=0.0, maximum=1.0)
     warmup_ratio: float = option(0.1, "预热步数占总步数的比例", minimum=0.0, below=1.0)
     weight_decay: float = option(0.0, "AdamW 的权重衰减", minimum=0.0, maximum=1.0)
-    max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1)
+    max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1, maximum=10**9)
     gradient_checkpointing: bool = option(False, "反向时重算激活：省显存，慢约三成（CUDA 上的 QLoRA 总是打开）")
-    eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1)
-    early_stopping_patience: int | None = option(None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1)
+    eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1, maximum=10**9)
+    early_stopping_patience: int | None = option(
+        None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1, maximum=10**9
+    )
     resume_from_checkpoint: str = option(RESUME_AUTO, "auto：接着最新的完整检查点；none：从头开始；或检查点文件夹")
-    save_steps: int = option(100, "每多少步存一个检查点", minimum=1)
-    save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1)
+    save_steps: int = option(100, "每多少步存一个检查点", minimum=1, maximum=10**9)
+    save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1, maximum=10**9)
     seed: int = option(42, "随机种子", minimum=0, maximum=2**32 - 1)
     output_dir: str = option("./outputs", "输出文件夹；适配器写在其中的 lora_adapter/")
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
