@@ -9,6 +9,11 @@ class UserError(Exception):
     """What is wrong, where, and what to do about it, in the user's language."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library says about a fault, short enough for a message of ours; its kind where it says nothing."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C exit code 130.
 

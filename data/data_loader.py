@@ -10,7 +10,7 @@ The only `load_dataset` calls of the repository stand here.
 from collections.abc import Mapping
 from pathlib import Path
 
-from configs.errors import UserError
+from configs.errors import UserError, first_line
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
 from data.preprocessing import clean_text
@@ -79,7 +79,7 @@ def load_hub_dataset(name: str, text_column: str = "text", label_column: str = "
     try:
         loaded = load_dataset(str(folder))
     except (DatasetsError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"数据集 {name} 读不出来：{str(error).splitlines()[0]}") from None
+        raise UserError(f"数据集 {name} 读不出来：{first_line(error)}") from None
     splits = {
         split: _rows_of(loaded[split], f"{name} 的 {split}", text_column, label_column)
         for split in SPLITS

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import UserError, first_line
 
 # A cell this long (in characters) is a quotation mark without its partner; without a limit the rest of the file is one.
 LONGEST_CELL = 1 << 25
@@ -196,7 +196,7 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[Record]:
                     number += 1
                     yield f"第 {number} 行", record
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"不能读 {path}：不是完整的 parquet 文件（{str(error).splitlines()[0]}）") from None
+        raise UserError(f"不能读 {path}：不是完整的 parquet 文件（{first_line(error)}）") from None
 
 
 def _check_header(path: Path, header: list[str], columns: set[str]) -> None:

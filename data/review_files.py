@@ -6,7 +6,6 @@ Nothing is skipped in silence: a row without text or with an unknown label ends 
 message that lists the first ten of them.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def _label_of(record: dict[str, Any], column: str) -> int:
         raise BadRow(f"没有 {column} 列（有 {'、'.join(map(str, record))}）；用 --label_column 指定")
     label = label_id(record[column])
     if label is None:
-        raise BadRow(f"{column} 应为 0（负面）或 1（正面），得到 {record[column]!r}")
+        raise BadRow(f"{column} 应为 0（负面）或 1（正面），得到 {record[column]!r:.60}")
     return label
 
 
@@ -100,6 +99,6 @@ def label_id(value: Any) -> int | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if value in range(len(LABEL_NAMES)) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from configs.errors import UserError
+from configs.errors import UserError, first_line
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.hub import MODEL_FILES, fetch
@@ -66,7 +66,7 @@ def load_tokenizer(folder: str):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
     except Exception as error:  # each library has its own kind for a damaged file
-        raise UserError(f"{folder} 里的分词器读不出来：{reason_of(error)}") from None
+        raise UserError(f"{folder} 里的分词器读不出来：{first_line(error)}") from None
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -77,11 +77,6 @@ def require_fitting(tokenizer, model, folder: str) -> None:
         raise UserError(
             f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
         )
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of a library's message, or its kind."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
@@ -137,7 +132,7 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers, safetensors and their checks raise many kinds here
-        raise UserError(f"{folder} 里的模型读不出来：{reason_of(error)}") from None
+        raise UserError(f"{folder} 里的模型读不出来：{first_line(error)}") from None
     _require_whole(model, loading, folder, whole)
     return model
 
@@ -238,7 +233,7 @@ def load_adapter(
         model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
         raise UserError(
-            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason_of(error)}）"
+            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
         ) from None
     if merge:
         model = model.merge_and_unload()

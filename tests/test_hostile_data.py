@@ -159,7 +159,6 @@ READ = {
     "half a surrogate pair": (
         "a.jsonl", '{"text": "\\ud83d好", "label": 1}\n{"text": "太差", "label": 0}', [("\ud83d好", 1), ROWS[1]],
     ),
-    "a line of 10 MB": ("a.csv", HEADER + f"{'好' * 3_500_000},1\n太差,0\n", [("好" * 3_500_000, 1), ROWS[1]]),
     "a link": ("a.csv", lambda path: [path.with_name("b.csv").write_text(GOOD), path.symlink_to("b.csv")], ROWS),
 }  # fmt: skip
 
@@ -256,7 +255,7 @@ def test_an_input_that_cannot_be_read_leaves_the_old_output(case, plain_adapter,
         ("link.csv", ["输入文件"]),
         ("folder.csv", ["文件夹"]),
         ("in.csv/out.csv", ["不能写"]),
-        ("x" * 300 + ".csv", ["不能写"]),
+        ("x" * 300 + ".csv", ["too long"]),
     ],
 )
 def test_an_output_that_cannot_be_one_is_refused(plain_adapter, tmp_path, output, words):
@@ -265,22 +264,20 @@ def test_an_output_that_cannot_be_one_is_refused(plain_adapter, tmp_path, output
     (tmp_path / "link.csv").symlink_to(source)
     (tmp_path / "folder.csv").mkdir()
     result = run_main(inference.main, "--model_path", plain_adapter, "--input", source, "--output", tmp_path / output)
-    assert_one_message(result, output, *words)
+    assert_one_message(result, *words)
     assert source.read_text(encoding="utf-8") == GOOD
 
 
 # ---- real command lines
 
 
-def test_real_command_lines_say_the_same(good, plain_adapter, tmp_path):
+def test_real_command_lines_say_the_same(tmp_path):
     (tmp_path / "a.csv").write_bytes(GOOD.encode("gbk"))
-    assert_one_message(
-        run_script("-m", "data.audit", "--train_file", tmp_path / "a.csv", env={"PYTHONUTF8": "0", "LC_ALL": "C"}),
-        "GBK", "第 2 行",
-    )  # fmt: skip
-    assert_one_message(
-        run_script("eval.py", "--model_path", plain_adapter, "--test_file", tmp_path / "a.csv"), "GBK", "第 2 行"
-    )
+    assert_one_message(run_script("-m", "data.audit", "--train_file", tmp_path / "a.csv"), "GBK", "第 2 行")
+    blind = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    assert run_script("inference.py", "--help", env=blind).returncode == 0
+    result = run_script("-m", "data.audit", "--train_file", tmp_path / "a.csv", env=blind)
+    assert result.returncode == 2 and "GBK" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_fewer_rows_than_a_batch_are_trained_on(small_base, tmp_path):
