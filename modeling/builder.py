@@ -6,6 +6,7 @@
 The only `from_pretrained` calls of the repository stand here.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.hub import MODEL_FILES, fetch
 from data.rows import LABEL_NAMES
-from modeling.adapter import SentimentConfig, require_adapter
+from modeling.adapter import WEIGHTS, SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
 from modeling.run_record import REPOSITORY
 
@@ -65,10 +66,19 @@ def load_tokenizer(folder: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+        _make_all_special(tokenizer)
     except Exception as error:  # each library has its own kind for a damaged file
         raise UserError(f"{folder} 里的分词器读不出来：{first_line(error)}") from None
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _make_all_special(tokenizer) -> None:
+    """`split_special_tokens` splits special ones alone, and Qwen2.5 has others, such as `<tool_call>`."""
+    from tokenizers import AddedToken
+
+    plain = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    tokenizer.add_tokens([AddedToken(token.content, special=True, normalized=False) for token in plain], True)
 
 
 def require_fitting(tokenizer, model, folder: str) -> None:
@@ -206,6 +216,15 @@ def add_lora(base, lora: LoraSettings):
         ) from None
 
 
+def _check_weights(folder: Path) -> None:
+    """A `ValueError` for weights that are no numbers, as of a training that diverged: every answer would be one."""
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(folder / WEIGHTS).items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} 里有 NaN 或无穷大")
+
+
 def load_adapter(
     folder: str | Path, base_model_name: str | None = None, *, merge: bool = True, device: Device | None = None
 ):
@@ -230,7 +249,10 @@ def load_adapter(
     base = load_base(base_folder, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
     require_fitting(tokenizer, base, base_folder)
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
+        _check_weights(folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
+            model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
         raise UserError(
             f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"

@@ -99,6 +99,18 @@ def run_main(main, *arguments) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(arguments, code, *said)
 
 
+def ask(folder: Path, *flags) -> subprocess.CompletedProcess:
+    """What `inference.py --text … --json` says with the adapter in `folder`."""
+    import inference
+
+    return run_main(inference.main, "--model_path", folder, "--text", "房间很干净", "--json", *flags)
+
+
+def change_json(path: Path, **values) -> None:
+    """Set these keys of a JSON object in a file."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
 def run_script(*arguments, timeout: int = 120, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
     """A real command line: `python train.py …` from the repository's root, offline."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "COLUMNS": "200"} | (env or {})
