@@ -18,7 +18,8 @@ from modeling.builder import load_tokenizer
 from modeling.prediction import SentimentPredictor
 
 # Everything that Python can hold in a string, half surrogate pairs included.
-ANY_TEXT = st.text(st.one_of(st.characters(exclude_categories=()), st.sampled_from("<|endoftext|> \u200b\u202e\x00好")))
+PIECES = ["<|endoftext|>", "<|im_start|>", "\u200b", "\u202e", "\x00", "\ud83d", "\ude00", " ", "很好"]
+ANY_TEXT = st.lists(st.one_of(st.text(st.characters(exclude_categories=())), st.sampled_from(PIECES))).map("".join)
 NO_TEXT = st.one_of(st.none(), st.integers(), st.floats(), st.binary(max_size=4), st.lists(st.text(), max_size=2))
 PROPERTY = settings(
     derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

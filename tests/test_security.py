@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from report_inputs import invented, write_inputs
+from safetensors.torch import load_file
 from small import REPOSITORY, ask, assert_one_message, change_json
 
 from model_evaluation.report_generator import write_report
@@ -51,6 +53,12 @@ def test_a_folder_with_only_pickled_weights_is_refused_and_not_loaded(adapter_co
         ask(adapter_copy, "--base_model_name", base_copy).returncode == 0
     )  # the pickles lie beside and nobody reads them
     assert not (tmp_path / "touched").exists()
+
+
+def test_even_harmless_pickled_weights_are_not_read(adapter_copy, base_copy):
+    torch.save(load_file(base_copy / "model.safetensors"), base_copy / "pytorch_model.bin")
+    (base_copy / "model.safetensors").unlink()
+    assert_one_message(ask(adapter_copy, "--base_model_name", base_copy), "base", "safetensors")
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "evil"])
