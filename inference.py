@@ -3,13 +3,17 @@
 python inference.py --text "酒店很干净，下次还来" --text "屏幕有坏点"
 python inference.py --interactive
 python inference.py --input reviews.csv --output predictions.csv --text_column 评论
+python inference.py --input reviews.csv --output predictions.csv --text_column 评论 --resume
 
 from inference import SentimentPredictor
 SentimentPredictor(lora_path="outputs/lora_adapter").predict("酒店很干净，下次还来")
 """
 
+import io
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +31,7 @@ DEMO = (
     "外观不错，就是散热不行，玩一会儿游戏就烫手，后悔买了。",
     "虽然价格稍高，但音质确实对得起这个价。",
 )
-HISTORY = Path("~/.chinese_sentiment_history").expanduser()
+HISTORY = Path(os.path.expanduser("~/.chinese_sentiment_history"))  # leaves ~ as it is where there is no home
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +51,7 @@ def main() -> None:
         args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
     )
     if args.input:
-        predict_file(predictor, args.input, args.output, args.text_column)
+        predict_input(predictor, args)
     if args.text or args.demo:
         show_answers(predictor, [*args.text, *(DEMO if args.demo else ())], args.json)
     if args.interactive:
@@ -68,6 +72,9 @@ def parse_args():
         "--output", type=Path, help="--input 的结果文件：.jsonl 或 .csv（默认在输入旁边加 .predictions.jsonl）"
     )
     parser.add_argument("--text_column", default="text", help="--input 里文本的列名（默认 text）")
+    parser.add_argument(
+        "--resume", action="store_true", help="--input 中断以后接着算：输入、模型和参数都须与那时相同；不加则从头开始"
+    )
     parser.add_argument("--json", action="store_true", help="--text 的结果以 JSON 打印，每行一条")
     parser.add_argument(
         "--min_precision", type=float, help="标出把握达到此精确率的回答（先运行 confidence_analysis.py），如 0.97"
@@ -79,6 +86,8 @@ def parse_args():
         parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
     if args.output and not args.input:
         parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")
+    if args.resume and not args.input:
+        parser.error("--resume 要和 --input 一起用")
     if args.min_precision is not None and not 0 < args.min_precision < 1:
         parser.error(f"--min_precision：应在 0 和 1 之间，得到 {args.min_precision}")
     return args
@@ -101,7 +110,9 @@ def describe(answer: dict[str, Any]) -> str:
 
 def run_prompt(predictor: "SentimentPredictor") -> None:
     """One review a line until quit, exit or Ctrl-D; arrow keys edit and recall, where readline is there."""
-    save_history = use_readline()
+    finish = use_readline()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a terminal in another encoding than Python's
     print("输入一条评论，回车即得结果；quit、exit 或 Ctrl-D 结束。")
     try:
         while (text := input("> ").strip()) not in ("quit", "exit"):
@@ -110,7 +121,7 @@ def run_prompt(predictor: "SentimentPredictor") -> None:
     except EOFError:
         print()
     finally:
-        save_history()
+        finish()
 
 
 def answer_line(predictor: "SentimentPredictor", text: str) -> None:
@@ -126,25 +137,26 @@ def use_readline():
         import readline
     except ImportError:
         return lambda: None
-    if HISTORY.exists():
+    with suppress(OSError):  # none yet, or not ours to read
         readline.read_history_file(HISTORY)
     readline.set_history_length(1000)
-    return lambda: readline.write_history_file(HISTORY)
+    return lambda: save_history(readline)
 
 
-def predict_file(predictor: "SentimentPredictor", source: Path, target: Path | None, text_column: str) -> None:
+def save_history(readline) -> None:
+    with suppress(OSError):
+        readline.write_history_file(HISTORY)
+
+
+def predict_input(predictor: "SentimentPredictor", args) -> None:
     """Predict every review of a file; the output appears whole or not at all."""
-    from data.review_files import read_texts
-    from data.tables import write_answers
+    from modeling.file_prediction import predict_file
+    from modeling.fingerprint import model_fingerprint
 
-    target = target or source.with_suffix(".predictions.jsonl")
-    if target.suffix.lower() not in (".jsonl", ".csv"):
-        raise UserError(f"--output：应为 .jsonl 或 .csv 文件，得到 {target}")
-    if target.resolve() == source.resolve():
-        raise UserError(f"--output 不能就是输入文件 {source}")
-    answers = predictor.predict_batch(read_texts(source, text_column), progress=True)
-    write_answers(target, answers)
-    print(f"{len(answers):,} 条预测写在 {target}", file=sys.stderr)
+    target = args.output or args.input.with_suffix(".predictions.jsonl")
+    model = model_fingerprint(args.model_path, args.base_model_name)
+    count = predict_file(predictor, args.input, target, args.text_column, model=model, resume=args.resume)
+    print(f"{count:,} 条预测写在 {target}", file=sys.stderr)
 
 
 if __name__ == "__main__":

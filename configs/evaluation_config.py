@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from configs.options import ConfigError, check_fields, option
 from configs.prompts import prompt_problems, typed
+from configs.training_config import column_problems
 
 SPLITS = ("train", "validation", "test")
 STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
@@ -18,7 +19,7 @@ class EvaluationConfig:
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名；标签应是适配器训练时的那些")
     split: str = option("test", "评估哪一部分", choices=SPLITS)
-    max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2)
+    max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)
     output_dir: str = option("./model_evaluation/outputs", "结果文件夹")
 
@@ -29,7 +30,7 @@ class EvaluationConfig:
     def problems(self) -> list[str]:
         """One line for each thing that is wrong with the values."""
         both = ["--dataset 与 --test_file 只能给一个"] if self.dataset and self.test_file else []
-        return check_fields(self) + both
+        return check_fields(self) + both + column_problems(self)
 
 
 @dataclass
@@ -37,7 +38,10 @@ class StepConfig(EvaluationConfig):
     """One step of the evaluation, whose predictions are kept for the others."""
 
     max_samples: int | None = option(
-        None, "最多评估多少条（按标签分层抽取），不给则全部；选温度和阈值的验证集总是全部用上", minimum=2
+        None,
+        "最多评估多少条（按标签分层抽取），不给则全部；选温度和阈值的验证集总是全部用上",
+        minimum=2,
+        maximum=10**9,
     )
     fresh: bool = option(False, "不用上次留下的预测，全部重新算")
 

@@ -25,7 +25,9 @@ def check_fields(config: Any) -> list[str]:
     problems = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is not None and (problem := _problem_of(value, field.metadata)):
+        if value == "" and "choices" not in field.metadata:
+            problems.append(f"--{field.name}：不能是空的")
+        elif value is not None and (problem := _problem_of(value, field.metadata)):
             problems.append(f"--{field.name}：{problem}，得到 {value}")
     return problems
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from configs.options import ConfigError, check_fields, option
 from configs.prompts import default_template, prompt_problems, typed
@@ -36,19 +37,28 @@ class DataConfig:
         None, "从训练集删去这张表里的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，经人看过"
     )
     max_train_samples: int | None = option(
-        None, "训练最多用多少行（按标签分层抽取，每种标签至少一行，由 --seed 决定抽到哪些）；不给则全部", minimum=2
+        None,
+        "训练最多用多少行（按标签分层抽取，每种标签至少一行，由 --seed 决定抽到哪些）；不给则全部",
+        minimum=2,
+        maximum=10**9,
     )
     seed: int = option(42, "随机种子", minimum=0, maximum=2**32 - 1)
 
 
 def source_problems(config: DataConfig) -> list[str]:
-    """What is wrong with the choice of files and labels, one line for each problem."""
-    problems = []
+    """What is wrong with the choice of files, columns and labels, one line for each problem."""
+    problems = column_problems(config)
     if config.train_file is None and (config.validation_file or config.test_file):
         problems.append("--validation_file / --test_file：需要同时给出 --train_file")
     if config.labels is not None and (len(config.labels) < 2 or not all(name.strip() for name in config.labels)):
         problems.append(f"--labels：应为至少两个标签，用半角逗号分隔，都不为空，得到 {','.join(config.labels)}")
     return problems
+
+
+def column_problems(config: Any) -> list[str]:
+    """One column cannot be both: a classifier would be shown its labels."""
+    same = config.text_column == config.label_column
+    return [f"--text_column 与 --label_column 不能是同一列（{config.text_column}）"] if same else []
 
 
 @dataclass
@@ -86,7 +96,7 @@ class TrainingConfig(DataConfig):
         "none：每条评论的损失一样重；balanced：每种标签的损失总和一样重（权重 = 行数 / (标签种数 × 这种标签的行数)）",
         choices=("none", "balanced"),
     )
-    max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1)
+    max_steps: int | None = option(None, "最多训练的步数；给出则代替 --num_epochs", minimum=1, maximum=10**9)
     gradient_checkpointing: bool = option(False, "反向时总是重算激活：省内存，慢约三成（不给则只在内存放不下时才重算）")
     max_memory_gb: float | None = option(
         None,
@@ -94,11 +104,13 @@ class TrainingConfig(DataConfig):
         "不给则在 CUDA 上按空闲的显存，在 CPU 上不限",
         above=0.0, maximum=10000.0,
     )  # fmt: skip
-    eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1)
-    early_stopping_patience: int | None = option(None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1)
+    eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1, maximum=10**9)
+    early_stopping_patience: int | None = option(
+        None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1, maximum=10**9
+    )
     resume_from_checkpoint: str = option(RESUME_AUTO, "auto：接着最新的完整检查点；none：从头开始；或检查点文件夹")
-    save_steps: int = option(100, "每多少步存一个检查点", minimum=1)
-    save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1)
+    save_steps: int = option(100, "每多少步存一个检查点", minimum=1, maximum=10**9)
+    save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1, maximum=10**9)
     output_dir: str = option("./outputs", "输出文件夹；适配器写在其中的 lora_adapter/")
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 def atomic_write(path: str | Path, mode: str = "w"):
     """Open a file beside `path`, flush it to disk and rename it; on an error `path` stays as it was.
 
-    Text is written as UTF-8 with "\\n". Makes the parent folder.
+    Text is written as UTF-8 with "\\n"; half a surrogate pair as \\udxxx, as JSON writes it. Makes the parent folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text_options = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text_options = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, mode, **text_options) as file:

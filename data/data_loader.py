@@ -10,7 +10,7 @@ The only `load_dataset` calls of the repository stand here.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.errors import UserError
+from configs.errors import UserError, first_line
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
 from data.labels import find_labels, given_labels, label_id, label_key, shown_labels
@@ -93,7 +93,7 @@ def load_hub_dataset(
     try:
         loaded = load_dataset(str(folder))
     except (DatasetsError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"数据集 {name} 读不出来：{str(error).splitlines()[0]}") from None
+        raise UserError(f"数据集 {name} 读不出来：{first_line(error)}") from None
     if "train" not in loaded:
         raise UserError(f"数据集 {name} 没有 train 部分（有 {'、'.join(loaded)}）")
     splits: dict[str, Rows] = {}

@@ -68,7 +68,7 @@ def _binary_id(value: Any) -> int | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if value in range(len(LABEL_NAMES)) else None
 

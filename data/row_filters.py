@@ -15,7 +15,7 @@ from data.preprocessing import clean_text
 from data.review_files import read_labelled_file
 from data.rows import Rows
 from data.stratified import stratified_sample
-from data.tables import FORMULA_STARTS
+from data.tables import spreadsheet_text
 from data.text_hash import text_hash
 
 SHOWN_MISMATCHES = 5
@@ -89,7 +89,7 @@ def _key(text: str, label: int) -> tuple[str, int]:
 def _matching_key(text: str, label: int, present: set[tuple[str, int]]) -> tuple[str, int] | None:
     """The key of a listed row: as it stands, or without the quote that `spreadsheet_text` put in front."""
     candidates = [_key(text, label)]
-    if text.startswith("'") and text[1:].startswith(FORMULA_STARTS):
+    if text.startswith("'") and spreadsheet_text(text[1:]) == text:
         candidates.append(_key(text[1:], label))
     return next((key for key in candidates if key in present), None)
 

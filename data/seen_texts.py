@@ -29,4 +29,7 @@ def seen_mask(folder: str | Path, texts: list[str]) -> np.ndarray:
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise UserError(f"{path} 不存在，无法判断哪些文本在训练中见过；请用 train.py 重新训练")
-    return np.isin(hash_values(texts), np.frombuffer(path.read_bytes(), dtype="<u8"))
+    content = path.read_bytes()
+    if len(content) % 8:
+        raise UserError(f"{path} 损坏（{len(content)} 字节，应为 8 的倍数）；请重新训练或恢复备份")
+    return np.isin(hash_values(texts), np.frombuffer(content, dtype="<u8"))

@@ -22,11 +22,12 @@ from configs.errors import UserError
 from configs.evaluation_config import StepConfig
 from data.rows import LABEL_NAMES, Rows
 from data.seen_texts import seen_mask
-from model_evaluation.answers import Answers, model_fingerprint, settings_fingerprint
+from model_evaluation.answers import Answers
 from model_evaluation.behaviour import load_suite
 from model_evaluation.evaluation_data import evaluation_rows, evaluation_splits, training_splits
 from model_evaluation.robustness import RobustnessPlan, plan_robustness
 from modeling.adapter import SentimentConfig, read_run_info
+from modeling.fingerprint import model_fingerprint, settings_fingerprint
 from modeling.predictions import Predictions
 from modeling.run_record import environment
 

@@ -63,8 +63,9 @@ class BestAdapter:
         """The inverse of `save_to`."""
         if (checkpoint / STATE).is_file():
             shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
-            for name, value in json.loads((checkpoint / STATE).read_text(encoding="utf-8")).items():
-                setattr(self, name, value)
+            state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+            self.accuracy, self.loss = float(state["accuracy"]), float(state["loss"])
+            self.step, self.misses = int(state["step"]), int(state["misses"])
 
     def remove(self) -> None:
         """Delete the file kept aside, once the run has saved its adapter."""

@@ -6,17 +6,18 @@
 The only `from_pretrained` calls of the repository stand here.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from configs.errors import UserError
+from configs.errors import UserError, first_line
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, TrainingConfig
 from data.hub import MODEL_FILES, fetch
 from data.rows import LABEL_NAMES
-from modeling.adapter import TASK_TYPES, SentimentConfig, require_adapter
+from modeling.adapter import TASK_TYPES, WEIGHTS, SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
 from modeling.run_record import REPOSITORY
@@ -63,10 +64,30 @@ def load_tokenizer(folder: str):
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         # transformers would hand back an empty tokenizer without a word
         raise UserError(f"{folder} 里没有分词器（tokenizer.json）")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+        _make_all_special(tokenizer)
+    except Exception as error:  # each library has its own kind for a damaged file
+        raise UserError(f"{folder} 里的分词器读不出来：{first_line(error)}") from None
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _make_all_special(tokenizer) -> None:
+    """`split_special_tokens` splits special ones alone, and Qwen2.5 has others, such as `<tool_call>`."""
+    from tokenizers import AddedToken
+
+    plain = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    tokenizer.add_tokens([AddedToken(token.content, special=True, normalized=False) for token in plain], True)
+
+
+def require_fitting(tokenizer, model, folder: str) -> None:
+    """A tokenizer of another base would give ids that the embedding does not have."""
+    if (largest := max(tokenizer.get_vocab().values())) >= model.config.vocab_size:
+        raise UserError(
+            f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
+        )
 
 
 def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
@@ -152,9 +173,27 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
         # A quantised model cannot be moved after it is made.
         options["device_map"] = {"": 0} if device.kind == "cuda" else None
     try:
-        return auto_class.from_pretrained(folder, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} 里的模型读不出来：{str(error).splitlines()[0]}") from None
+        # Left open, transformers asks on the terminal whether to run the folder's own code, and takes a "y" that
+        # is piped in. Weights in pickle files could run code too.
+        model, loading = auto_class.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and their checks raise many kinds here
+        raise UserError(f"{folder} 里的模型读不出来：{first_line(error)}") from None
+    _require_whole(model, loading, folder, whole)
+    return model
+
+
+def _require_whole(model, loading: dict, folder: str, head: str) -> None:
+    """transformers fills layers that it does not find with random numbers, without a word."""
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith(head)):
+        raise UserError(
+            f"{folder} 里的模型缺 {len(missing)} 个权重（{missing[0]} 等）：文件不完整，或不是语言模型的权重"
+        )
+    if not hasattr(model, head):
+        raise UserError(f"{folder} 里的模型是 {type(model).__name__}，没有 {head} 层；请用 Qwen2.5 这一类的语言模型")
 
 
 def _float32_head(score: nn.Linear) -> Float32Head:
@@ -224,6 +263,15 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
         ) from None
 
 
+def _check_weights(folder: Path) -> None:
+    """A `ValueError` for weights that are no numbers, as of a training that diverged: every answer would be one."""
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(folder / WEIGHTS).items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} 里有 NaN 或无穷大")
+
+
 def load_adapter(
     folder: str | Path, base_model_name: str | None = None, *, merge: bool = True, device: Device | None = None
 ):
@@ -249,12 +297,15 @@ def load_adapter(
         sentiment.head, base_folder, tokenizer, labels=sentiment.labels, words=sentiment.label_words,
         quantize=quantize, dtype=dtype, device=device,
     )  # fmt: skip
+    require_fitting(tokenizer, base, base_folder)
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
+        _check_weights(folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
+            model = PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason}）"
+            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
         ) from None
     if merge:
         model = model.merge_and_unload()

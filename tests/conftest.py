@@ -3,8 +3,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
 
+import shutil
+
 import pytest
-from small import make_small_base, run_script, small_reviews, write_jsonl
+from small import make_small_adapter, make_small_base, run_script, small_reviews, write_jsonl
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,21 @@ def trained(tmp_path_factory, small_base, review_files):
 def adapter(trained):
     """The adapter folder of that run."""
     return trained[1] / "lora_adapter"
+
+
+@pytest.fixture(scope="session")
+def plain_adapter(tmp_path_factory, small_base):
+    """An adapter folder without a training run; whoever writes into it makes a copy."""
+    return make_small_adapter(tmp_path_factory.mktemp("plain") / "lora_adapter", small_base)
+
+
+@pytest.fixture
+def adapter_copy(plain_adapter, tmp_path):
+    """A copy of that adapter to damage."""
+    return shutil.copytree(plain_adapter, tmp_path / "adapter")
+
+
+@pytest.fixture
+def base_copy(small_base, tmp_path):
+    """A copy of the throwaway base to damage."""
+    return shutil.copytree(small_base, tmp_path / "base")

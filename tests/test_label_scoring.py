@@ -237,7 +237,8 @@ def scoring(tmp_path_factory, small_base, review_files):
     result = run_script(
         "train.py", "--model_name", small_base, *review_files, "--output_dir", output, "--max_length", "64",
         "--head", "label_scoring", "--prompt_template", r"{text}\n总之：", "--label_words", "差,好",
-        "--learning_rate", "2e-2", "--num_epochs", "3",
+        "--learning_rate", "3e-3", "--num_epochs", "6", "--target_modules", "all-linear", "--lora_r", "16",
+        "--lora_alpha", "32", "--lora_dropout", "0",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return output / "lora_adapter"

@@ -35,6 +35,7 @@ from model_evaluation.metrics import classification_metrics
 from model_evaluation.pipeline import run_single
 from model_evaluation.scores import STEP
 from modeling.adapter import SentimentConfig, read_run_info
+from modeling.file_prediction import predict_file
 from modeling.prediction import SentimentPredictor, predict_logits
 from modeling.predictions import Predictions
 from modeling.training import balanced_weights, fingerprint, mean_cross_entropy, tokenize
@@ -369,7 +370,7 @@ def test_the_predictor_answers_by_name(three, tmp_path):
         assert THREE[answer["label_id"]] == answer["label"]
         assert answer["confidence"] == max(answer["probabilities"].values()) >= 1 / 3
     source = write_jsonl(tmp_path / "a.jsonl", three_reviews(6))
-    inference.predict_file(predictor, source, tmp_path / "b.csv", "text")
+    predict_file(predictor, source, tmp_path / "b.csv", "text", model="m", resume=False)
     with open(tmp_path / "b.csv", encoding="utf-8-sig", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["label"] for row in table] == [answer["label"] for answer in answers[:6]]

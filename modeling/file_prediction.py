@@ -1,0 +1,89 @@
+"""Predict the reviews of a file of any length in bounded memory; a killed run can be taken up again.
+
+    rows = predict_file(predictor, Path("reviews.csv"), Path("out.csv"), "text", model="…", resume=False)
+
+The file is read twice, a few rows at a time: first every row is checked, then they are predicted in chunks. Chunks
+begin at fixed rows, and the answers of a chunk are computed together, so that the output is the same to the byte
+wherever a run was killed and taken up again.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from data.atomic import file_sha256
+from data.partial_file import PartialFile
+from data.record_files import require_file
+from data.review_files import read_texts
+from data.tables import encode_answers
+from modeling.prediction import SentimentPredictor
+
+CHUNK = 4096  # enough to put texts of like length together, a few megabytes of answers
+OUTPUT_TYPES = (".jsonl", ".csv")
+
+
+def predict_file(
+    predictor: SentimentPredictor, source: Path, target: Path, text_column: str, *, model: str, resume: bool
+) -> int:
+    """Write the answers to `target` and return how many; it keeps its old content until the new one is whole.
+
+    `model` names the model (`model_fingerprint`). With `resume`, what an earlier process has left is gone on with.
+    """
+    from tqdm import tqdm
+
+    check_target(source, target)
+    before = _state(source)
+    total = sum(1 for _ in read_texts(source, text_column))
+    with PartialFile(target, partial_key(predictor, source, target, text_column, model), resume) as partial:
+        texts = islice(read_texts(source, text_column), partial.rows, None)
+        with tqdm(total=total, initial=partial.rows, desc="预测", unit="条", leave=False) as bar:
+            for chunk in chunks(texts, CHUNK):
+                answers = predictor.predict_batch(chunk, progress=total > CHUNK)
+                partial.append(encode_answers(answers, target.suffix, first=partial.rows == 0), len(chunk))
+                bar.update(len(chunk))
+        if _state(source) != before or partial.rows != total:
+            raise UserError(f"{source} 在预测过程中被改动了，没有写 {target}；请重新运行（不加 --resume）")
+        partial.finish()
+    return total
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Meet a mistake in the two paths before the first review is read."""
+    require_file(source)
+    if target.suffix.lower() not in OUTPUT_TYPES:
+        raise UserError(f"--output：应为 {' 或 '.join(OUTPUT_TYPES)} 文件，得到 {target}")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"--output 不能就是输入文件 {source}")
+    if target.is_dir():
+        raise UserError(f"--output：{target} 是文件夹，应为文件")
+
+
+def chunks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(texts, size)):
+        yield chunk
+
+
+def partial_key(
+    predictor: SentimentPredictor, source: Path, target: Path, text_column: str, model: str
+) -> dict[str, Any]:
+    """Everything that the bytes of the output depend on, in words that a user understands."""
+    parameter = next(predictor.model.parameters())
+    return {
+        "输入文件的大小": source.stat().st_size,
+        "输入文件的 SHA-256": file_sha256(source),
+        "--text_column": text_column,
+        "模型": model,
+        "温度": predictor.config.temperature,
+        "--min_precision 的阈值": predictor.threshold,
+        "--merge": not any("lora" in name for name, _ in predictor.model.named_modules()),
+        "设备": f"{parameter.device.type} {parameter.dtype}",
+        "文件类型": target.suffix.lower(),
+        "每段条数": CHUNK,
+    }
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
