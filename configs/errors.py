@@ -1,20 +1,59 @@
-"""A user's mistake, told in one message and exit code 2; never a traceback."""
+"""What ends a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
 
+import errno
+import re
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.interrupts import Interrupted, interrupt_on_signals
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} if sys.platform != "win32" else {errno.ENOSPC}
+# What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
+LIBRARY_DISK_FULL = re.compile(r"PytorchStreamWriter failed|os error (28|122|27|30|112)\b")
 
 
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in the user's language."""
 
 
+@contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """A disk that takes no more becomes one `UserError` about `path`, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(disk_full_message(error, path)) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in DISK_FULL
+    return LIBRARY_DISK_FULL.search(str(error)) is not None
+
+
+def disk_full_message(error: Exception, path: str | Path) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"写不进 {path}（{reason}）；{folder} 所在的磁盘还剩 {free / 2**20:,.1f} MB。"
+        "之前写完整的文件都还在。腾出空间（或换一个文件夹）后，重新运行同一条命令即可"
+    )
+
+
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C exit code 130."""
+    """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C 130, SIGTERM 143."""
+    interrupt_on_signals()
     try:
         sys.exit(main())
     except UserError as error:
         print(f"错误：{error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\n已中断。", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as stop:
+        print(f"\n{stop.message}", file=sys.stderr)
+        sys.exit(128 + stop.number)

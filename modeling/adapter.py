@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.errors import UserError
-from data.atomic import atomic_folder, write_json
+from data.atomic import atomic_folder, recover_folder, write_json
 from data.seen_texts import save_seen_texts
 
 FORMAT_VERSION = 1
@@ -64,6 +64,7 @@ class SentimentConfig:
 def require_adapter(folder: str | Path) -> Path:
     """The folder, if it holds an adapter of ours."""
     folder = Path(folder)
+    recover_folder(folder)
     if not folder.is_dir():
         raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
     needed = (FILE_NAME, "adapter_config.json", "adapter_model.safetensors")

@@ -15,15 +15,18 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from configs.errors import writing_to
+from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
 from modeling.best_adapter import BestAdapter
-from modeling.checkpoints import CheckpointStore, Run
+from modeling.checkpoints import CheckpointStore, Run, step_of
 from modeling.devices import best_device
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
+from modeling.stopping import KeepLossSum, StopWhenAsked
 
 
 @dataclass
@@ -135,19 +138,42 @@ class EvaluateAndKeepBest(TrainerCallback):
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
         self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
         if self.best.should_stop:
-            control.should_training_stop = True
+            control.should_training_stop = control.should_save = True
 
 
 class SentimentTrainer(Trainer):
     """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
 
     def __init__(
-        self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
+        self,
+        *,
+        sampler: LengthGroupedSampler,
+        store: CheckpointStore,
+        best: BestAdapter,
+        pad_id: int,
+        total_steps: int,
+        **kwargs,
     ):
         super().__init__(compute_loss_func=mean_cross_entropy, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
-        self.saving = False
+        self.total_steps, self.saving, self.loss_sum = total_steps, False, KeepLossSum(self)
+        self.add_callback(self.loss_sum)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""
+        checkpoint = self.loss_sum.checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        # Trainer would do one step more than there are, or one after patience was over.
+        if checkpoint and (self.best.should_stop or step_of(checkpoint) >= self.total_steps):
+            return
+        with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
+            stop = StopWhenAsked(received)
+            self.add_callback(stop)
+            super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            self.remove_callback(stop)
+        if received:
+            message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
+            raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         return self.sampler
@@ -178,11 +204,14 @@ class SentimentTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         self.saving = True
         try:
-            super()._save_checkpoint(model, trial)
+            with writing_to(self.store.output_dir / name):
+                super()._save_checkpoint(model, trial)
+                self.loss_sum.save_to(self.store.staging / name)
+                self.best.save_to(self.store.staging / name)
+                self.store.commit(name)
         finally:
             self.saving = False
-        self.best.save_to(self.store.staging / name)
-        self.store.commit(name)
+            self.store.discard()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
@@ -207,9 +236,10 @@ def build_trainer(
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
         sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
-        store=CheckpointStore(output_dir, run, config.save_total_limit, resumed=checkpoint is not None),
+        store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
         best=best,
         pad_id=tokenizer.pad_token_id,
+        total_steps=total_steps(config, len(train)),
     )
 
 
