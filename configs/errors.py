@@ -12,7 +12,7 @@ from configs.interrupts import Interrupted, interrupt_on_signals
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} if sys.platform != "win32" else {errno.ENOSPC}
 # What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
-LIBRARY_DISK_FULL = re.compile(r"PytorchStreamWriter failed|os error (28|122|27|30|112)\b")
+LIBRARY_DISK_FULL = re.compile(r"inline_container|iostream error|os error (28|122|27|30|112)\b")
 
 
 class UserError(Exception):
@@ -53,6 +53,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(main())
     except UserError as error:
         print(f"错误：{error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # what is not one of our outputs: a library's cache, a redirected stdout
+        if not is_disk_full(error):
+            raise
+        print(f"错误：{disk_full_message(error, error.filename or Path.cwd() / '…')}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(f"\n{stop.message}", file=sys.stderr)

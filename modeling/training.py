@@ -9,13 +9,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from configs.errors import writing_to
+from configs.errors import UserError, writing_to
 from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
@@ -169,8 +170,12 @@ class SentimentTrainer(Trainer):
         with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
             stop = StopWhenAsked(received)
             self.add_callback(stop)
-            super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-            self.remove_callback(stop)
+            try:
+                super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            except UnpicklingError:  # raised by weights_only=True, which Trainer loads with
+                raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
+            finally:
+                self.remove_callback(stop)
         if received:
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
             raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
