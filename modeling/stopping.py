@@ -3,9 +3,16 @@
 import json
 from pathlib import Path
 
-from transformers import Trainer, TrainerCallback
+import torch
+from transformers import Trainer, TrainerCallback, TrainerState
 
 LOSS_SUM = "loss_since_last_log.json"
+
+
+def is_last(checkpoint: Path) -> bool:
+    """Whether no step of its run is left after this checkpoint."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state.global_step >= state.max_steps
 
 
 class StopWhenAsked(TrainerCallback):
@@ -15,14 +22,22 @@ class StopWhenAsked(TrainerCallback):
         self.received = received
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.received:
+        if self.asked(args):
             control.should_save = control.should_training_stop = True
 
     on_evaluate = on_step_end
 
     def on_save(self, args, state, control, **kwargs):
-        if self.received:  # while saving; what is saved need not be saved again
+        if self.asked(args):  # while saving; what is saved need not be saved again
             control.should_training_stop = True
+
+    def asked(self, args) -> bool:
+        """Several processes stop at the same step, or one would wait for the others' gradients for ever."""
+        if args.world_size == 1:
+            return bool(self.received)
+        anyone = torch.tensor(float(bool(self.received)), device=args.device)
+        torch.distributed.all_reduce(anyone, op=torch.distributed.ReduceOp.MAX)
+        return bool(anyone)
 
 
 class KeepLossSum(TrainerCallback):

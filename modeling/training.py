@@ -23,11 +23,11 @@ from configs.training_config import TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
 from modeling.best_adapter import BestAdapter
-from modeling.checkpoints import CheckpointStore, Run, step_of
+from modeling.checkpoints import CheckpointStore, Run
 from modeling.devices import best_device
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
-from modeling.stopping import KeepLossSum, StopWhenAsked
+from modeling.stopping import KeepLossSum, StopWhenAsked, is_last
 
 
 @dataclass
@@ -146,27 +146,19 @@ class SentimentTrainer(Trainer):
     """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
 
     def __init__(
-        self,
-        *,
-        sampler: LengthGroupedSampler,
-        store: CheckpointStore,
-        best: BestAdapter,
-        pad_id: int,
-        total_steps: int,
-        **kwargs,
+        self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
     ):
         super().__init__(compute_loss_func=mean_cross_entropy, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
-        self.total_steps, self.saving, self.loss_sum = total_steps, False, KeepLossSum(self)
+        self.saving, self.loss_sum = False, KeepLossSum(self)
         self.add_callback(self.loss_sum)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""
         checkpoint = self.loss_sum.checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        # Trainer would do one step more than there are, or one after patience was over.
-        if checkpoint and (self.best.should_stop or step_of(checkpoint) >= self.total_steps):
-            return
+        if checkpoint and (self.best.should_stop or is_last(checkpoint)):
+            return  # Trainer would do one step more
         with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
             stop = StopWhenAsked(received)
             self.add_callback(stop)
@@ -211,15 +203,20 @@ class SentimentTrainer(Trainer):
         try:
             with writing_to(self.store.output_dir / name):
                 super()._save_checkpoint(model, trial)
-                self.loss_sum.save_to(self.store.staging / name)
-                self.best.save_to(self.store.staging / name)
-                self.store.commit(name)
+                self.accelerator.wait_for_everyone()  # of several processes each writes its random state
+                if self.args.should_save:
+                    self.loss_sum.save_to(self.store.staging / name)
+                    self.best.save_to(self.store.staging / name)
+                    self.store.commit(name)
+                self.accelerator.wait_for_everyone()
         finally:
             self.saving = False
             self.store.discard()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
+        if not self.args.should_save:
+            return
         os.makedirs(output_dir, exist_ok=True)
         self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
@@ -244,7 +241,6 @@ def build_trainer(
         store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
         best=best,
         pad_id=tokenizer.pad_token_id,
-        total_steps=total_steps(config, len(train)),
     )
 
 

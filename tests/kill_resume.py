@@ -32,7 +32,7 @@ VARIANTS = {
     "lora": [],
     "accumulation": ["--batch_size", "2", "--gradient_accumulation_steps", "3"],
     "qlora": ["--use_qlora"],
-    "early_stopping": ["--early_stopping_patience", "5"],
+    "early_stopping": ["--early_stopping_patience", "8"],
     "label_scoring": ["--head", "label_scoring"],
 }
 SETTINGS = [
@@ -196,7 +196,9 @@ def main() -> int:
     os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
     rng, started = random.Random(args.seed), time.time()
     with tempfile.TemporaryDirectory() as temporary:
-        work, rows = Path(temporary), small_reviews(400)
+        work = Path(temporary)
+        # One label in seven is wrong, so that the best step is not the last and patience comes to an end.
+        rows = [row | {"label": row["label"] ^ (i % 7 == 3)} for i, row in enumerate(small_reviews(400))]
         command = [sys.executable, "train.py", "--model_name", str(make_small_base(work / "base"))]
         for name, part in {"train": rows[:200], "validation": rows[200:320], "test": rows[320:]}.items():
             command += [f"--{name}_file", str(write_jsonl(work / f"{name}.jsonl", part))]
