@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs.interrupts import Interrupted, interrupt_on_signals
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS} if sys.platform != "win32" else {errno.ENOSPC}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
 LIBRARY_DISK_FULL = re.compile(r"inline_container|iostream error|os error (28|122|27|30|112)\b")
 

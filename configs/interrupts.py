@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def postponed_interrupts(notice: str) -> Iterator[list[int]]:
         received.append(number)
         for other in previous:
             signal.signal(other, signal.SIG_DFL)
-        os.write(2, f"\n收到 {NAMES[number]}：{notice}\n".encode())  # print may not be entered twice
+        text = f"\n收到 {NAMES[number]}：{notice}\n"
+        os.write(2, text.encode(sys.stderr.encoding, "replace"))  # print may not be entered twice
 
     previous = {number: signal.signal(number, note) for number in _ours()}
     try:

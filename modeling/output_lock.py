@@ -35,12 +35,14 @@ def output_lock(folder: str | Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise UserError(f"--output_dir：不能写到 {folder}（{error.strerror}）") from None
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _owner(folder: Path) -> str:
     try:
         return str(int((folder / OWNER).read_text()))
     except (OSError, ValueError):
-        return "号未知"
+        return "？"

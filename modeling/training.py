@@ -153,6 +153,11 @@ class SentimentTrainer(Trainer):
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving, self.loss_sum = False, KeepLossSum(self)
         self.add_callback(self.loss_sum)
+        # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
+        # to bf16 and go on training with these; a resumed run would have them unrounded until its next evaluation.
+        for module in self.model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""

@@ -6,7 +6,6 @@
 import json
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from peft import get_peft_model_state_dict
 from small import REPOSITORY, assert_one_message, run_script, small_reviews
 from transformers import TrainerCallback, set_seed
@@ -39,7 +39,10 @@ from modeling.checkpoints import (
     step_of,
 )
 from modeling.output_lock import LOCK, output_lock
+from modeling.prediction import pad
 from modeling.training import build_trainer, tokenize
+
+resource = pytest.importorskip("resource", reason="kills by SIGKILL, forks and limits file sizes: not on Windows")
 
 # ---- Killed at every operation on files -------------------------------------------------------------------------
 
@@ -185,12 +188,12 @@ def test_the_first_checkpoint_of_a_new_run_is_found_wherever_it_was_killed(tmp_p
 
 
 def test_files_that_killed_processes_left_do_not_pile_up(tmp_path):
-    left = tmp_path / ".metrics.json.abcdefgh.unfinished"
+    left = tmp_path / ".结果[1].json.abcdefgh.unfinished"
     left.write_text("half")
-    other = tmp_path / ".metrics.json.live.unfinished"
+    other = tmp_path / ".结果[1].json.live.unfinished"
     other.write_text("someone is writing this now")
     os.utime(left, (0, 0))
-    with atomic_write(tmp_path / "metrics.json") as file:
+    with atomic_write(tmp_path / "结果[1].json") as file:
         file.write("{}")
     assert hidden(tmp_path) == [other.name]
 
@@ -266,7 +269,7 @@ def interrupt(number=signal.SIGTERM):
 
 
 # 3 is a log line, 4 an evaluation, 7 a checkpoint, 13 the end of an epoch, 30 the last step.
-@pytest.mark.parametrize("steps", [[1, 2], [3, 4, 7], [8, 13], [12, 17], [29], [30]], ids=str)
+@pytest.mark.parametrize("steps", [[1, 4], [3, 7, 13], [17], [30]], ids=str)
 def test_stopped_by_a_signal_after_any_step_it_ends_with_the_same_bits(small_base, tmp_path, whole, steps):
     for step, number in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
         checkpoint, _ = choose_checkpoint(tmp_path, "auto", run := Run({}))
@@ -277,6 +280,42 @@ def test_stopped_by_a_signal_after_any_step_it_ends_with_the_same_bits(small_bas
         assert stop.value.number == number and step_of(find_checkpoints(tmp_path)[0]) == step
         assert not (tmp_path / "lora_adapter").exists()
     assert outcome(go_on(small_base, tmp_path), tmp_path) == whole[0]
+
+
+VARIANTS = {
+    "accumulation": {"batch_size": 2, "gradient_accumulation_steps": 3},
+    "qlora": {"use_qlora": True},
+    "gradient checkpointing": {"gradient_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_bits_in_every_way_to_train(small_base, tmp_path, variant):
+    settings = VARIANTS[variant] | {"max_steps": 20}
+    expected = outcome(go_on(small_base, tmp_path / "whole", **settings), tmp_path / "whole")
+    trainer = make_trainer(small_base, tmp_path / "stopped", **settings)
+    trainer.add_callback(At(10, interrupt))
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert outcome(go_on(small_base, tmp_path / "stopped", **settings), tmp_path / "stopped") == expected
+
+
+def test_an_evaluation_leaves_a_4_bit_base_as_it_was(small_base, tmp_path):
+    """On a CPU with AVX512-BF16 bitsandbytes would repack it for inference, rounded, and go on training with that."""
+    trainer = make_trainer(small_base, tmp_path, use_qlora=True)
+
+    def gradients():
+        set_seed(0)
+        trainer.model.train().zero_grad()
+        trainer.model(**pad([[5, 6, 7], [8] * 12], 0)).logits.square().sum().backward()
+        return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+    before = gradients()
+    trainer.evaluate()
+    after = gradients()
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
 
 
 @pytest.mark.parametrize(("method", "step"), [("evaluate", 4), ("_save_checkpoint", 7)])
@@ -551,6 +590,34 @@ def test_an_output_folder_that_cannot_be_one_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--output_dir：不能写到 .*file"), output_lock(tmp_path / "file"):
         pass
+
+
+SCRIPT = """
+import errno, os, signal, sys
+from configs.errors import run_script
+from configs.interrupts import postponed_interrupts
+def main():
+    {body}
+run_script(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, ["已中断", "重新运行同一条命令"]),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, ["已中断", "重新运行同一条命令"]),
+        ("raise OSError(errno.ENOSPC, 'No space left', '/tmp/缓存')", 2, ["写不进 /tmp/缓存", "还剩", "MB"]),
+        ("with postponed_interrupts('稍等'): [os.kill(os.getpid(), n) for n in (2, 15)]", -15, ["收到 Ctrl-C：稍等"]),
+        ("signal.signal(2, signal.SIG_IGN)\n    with postponed_interrupts(''): os.kill(os.getpid(), 2)", 0, []),
+        ("os.kill(os.getppid(), 0)", 0, []),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "disk full anywhere", "second signal", "ignored signal", "nothing"],
+)
+def test_how_a_script_ends(body, code, words):
+    result = run_script("-c", SCRIPT.format(body=body))
+    assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
+    assert all(word in result.stderr for word in words) and bool(words) == bool(result.stderr)
 
 
 def start(*arguments):
