@@ -6,11 +6,13 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from small import REPOSITORY, assert_one_message, run_script, small_reviews
 from transformers import TrainerCallback, set_seed
 
 from configs.errors import UserError
-from configs.interrupts import Interrupted
+from configs.interrupts import Interrupted, interrupt_on_signals
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data import atomic
@@ -208,6 +210,22 @@ def test_a_linked_folder_stays_a_link(tmp_path):
     assert not hidden(tmp_path)
 
 
+def test_files_are_written_through_data_atomic(tmp_path):
+    """These alone write for themselves: into a folder that has no final name yet, or what is no output."""
+    known = {
+        "data/atomic.py", "data/seen_texts.py", "modeling/best_adapter.py", "modeling/stopping.py",
+        "modeling/output_lock.py", "tiny_base/pretrain.py",
+    }  # fmt: skip
+    direct = re.compile(
+        r"write_text\(|write_bytes\(|save_file\(|open\([^)]*[\"'][wx]b?[\"']|copyfile\(|\.to_csv\(|savefig\("
+    )
+    paths = [
+        path for path in REPOSITORY.rglob("*.py") if path.relative_to(REPOSITORY).parts[0] not in ("tests", ".venv")
+    ]
+    found = {str(path.relative_to(REPOSITORY)) for path in paths if direct.search(path.read_text(encoding="utf-8"))}
+    assert found <= known and "data/seen_texts.py" in found
+
+
 # ---- Training in this process ------------------------------------------------------------------------------------
 
 SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
@@ -269,7 +287,7 @@ def interrupt(number=signal.SIGTERM):
 
 
 # 3 is a log line, 4 an evaluation, 7 a checkpoint, 13 the end of an epoch, 30 the last step.
-@pytest.mark.parametrize("steps", [[1, 4], [3, 7, 13], [17], [30]], ids=str)
+@pytest.mark.parametrize("steps", [[1, 4], [3, 7, 13], [30]], ids=str)
 def test_stopped_by_a_signal_after_any_step_it_ends_with_the_same_bits(small_base, tmp_path, whole, steps):
     for step, number in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
         checkpoint, _ = choose_checkpoint(tmp_path, "auto", run := Run({}))
@@ -285,7 +303,6 @@ def test_stopped_by_a_signal_after_any_step_it_ends_with_the_same_bits(small_bas
 VARIANTS = {
     "accumulation": {"batch_size": 2, "gradient_accumulation_steps": 3},
     "qlora": {"use_qlora": True},
-    "gradient checkpointing": {"gradient_checkpointing": True},
 }
 
 
@@ -423,16 +440,13 @@ def test_every_bit_of_a_manifest_counts(tmp_path):
         assert "manifest.json" in fault_of(manifest.parent), bit
 
 
-@pytest.mark.parametrize("delete", [False, True], ids=["kept", "deleted by hand"])
-def test_training_goes_on_past_a_broken_checkpoint_and_clears_it(small_base, tmp_path, whole, delete):
+def test_training_goes_on_past_a_broken_checkpoint_and_clears_it(small_base, tmp_path, whole):
     trainer = make_trainer(small_base, tmp_path)
     trainer.add_callback(At(15, interrupt))
     with pytest.raises(Interrupted):
         trainer.train()
     broken = find_checkpoints(tmp_path)[0]
     (broken / "optimizer.pt").write_bytes(b"")
-    if delete:
-        shutil.rmtree(broken)
     assert outcome(go_on(small_base, tmp_path), tmp_path) == whole[0]
     assert broken.name == "checkpoint-16" and not broken.exists()
     assert len(find_checkpoints(tmp_path)) == 3
@@ -618,6 +632,42 @@ def test_how_a_script_ends(body, code, words):
     result = run_script("-c", SCRIPT.format(body=body))
     assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
     assert all(word in result.stderr for word in words) and bool(words) == bool(result.stderr)
+
+
+@contextmanager
+def handlers():
+    """As `run_script` installs them, for a while."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupt_on_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_interrupted_in_the_final_prediction_only_the_end_is_done_again(
+    small_base, review_files, tmp_path, monkeypatch, capsys
+):
+    import train
+
+    def run(folder):
+        command = ["train.py", "--model_name", small_base, *review_files, "--max_length", "64", "--output_dir", folder]
+        monkeypatch.setattr(sys, "argv", [*map(str, command), "--max_steps", "6", "--eval_steps", "4"])
+        train.main()
+        return capsys.readouterr().out
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with handlers(), monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
+            patch.setattr("modeling.prediction.predict_logits", lambda *_, number=number, **__: interrupt(number))
+            run(tmp_path / "stopped")
+        assert stop.value.number == number and not (tmp_path / "stopped" / "lora_adapter").exists()
+    capsys.readouterr()
+    output = run(tmp_path / "stopped")
+    assert "checkpoint-6 继续训练" in output and "'loss'" not in output
+    run(tmp_path / "whole")
+    weights = [tmp_path / name / "lora_adapter" / "adapter_model.safetensors" for name in ("stopped", "whole")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def start(*arguments):
