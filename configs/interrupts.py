@@ -39,7 +39,7 @@ def postponed_interrupts(notice: str) -> Iterator[list[int]]:
         for other in previous:
             signal.signal(other, signal.SIG_DFL)
         text = f"\n收到 {NAMES[number]}：{notice}\n"
-        os.write(2, text.encode(sys.stderr.encoding, "replace"))  # print may not be entered twice
+        os.write(2, text.encode(sys.stderr.encoding or "utf-8", "replace"))  # print may not be entered twice
 
     previous = {number: signal.signal(number, note) for number in _ours()}
     try:

@@ -54,7 +54,7 @@ class Moment:
 
 # Each delay is about as long as what it interrupts, counted in steps, so that a busy machine changes nothing.
 DURING = [
-    Moment("载入之中", "", 200),
+    Moment("随时", "", 200),
     Moment("一步之中", "move checkpoint-", 4, most=4),
     Moment("一步之中", "写到", 20),
     Moment("评估之中", "评估", 2, most=2),
