@@ -40,3 +40,12 @@ def trained(tmp_path_factory, small_base, review_files):
 def adapter(trained):
     """The adapter folder of that run."""
     return trained[1] / "lora_adapter"
+
+
+@pytest.fixture(scope="session")
+def whole_run(small_base, tmp_path_factory):
+    """(outcome, folder) of a short training in this process that nothing interrupted."""
+    from small_runs import go_on, outcome
+
+    folder = tmp_path_factory.mktemp("whole")
+    return outcome(go_on(small_base, folder), folder), folder
