@@ -15,6 +15,7 @@ from configs.cli import help_text, parse_config
 from configs.errors import run_script
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
+from modeling.output_lock import output_lock
 
 
 def main() -> None:
@@ -26,8 +27,13 @@ def main() -> None:
         ),
         presets=True,
     )
-    started = time.time()
     print("正在载入……", flush=True)
+    with output_lock(config.output_dir):
+        train(config, lora)
+
+
+def train(config: TrainingConfig, lora: LoraSettings) -> None:
+    started = time.time()
 
     # Heavy imports stand here, so that --help and a mistyped flag answer at once.
     import torch

@@ -17,7 +17,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.prompts import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING
-from data.atomic import atomic_folder, write_json
+from data.atomic import atomic_folder, recover_folder, write_json
 from data.seen_texts import save_seen_texts
 
 FORMAT_VERSION = 2  # 2 knows the head label_scoring
@@ -99,6 +99,7 @@ class SentimentConfig:
 def require_adapter(folder: str | Path) -> Path:
     """The folder, if it holds an adapter of ours."""
     folder = Path(folder)
+    recover_folder(folder)
     if not folder.is_dir():
         raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
     needed = (FILE_NAME, "adapter_config.json", WEIGHTS)

@@ -6,12 +6,13 @@ nearly as much as the training. Each checkpoint carries a copy, so a resumed run
 
 import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+
+from data.atomic import atomic_write
 
 WEIGHTS, STATE = "best_adapter.safetensors", "best_adapter.json"
 
@@ -33,16 +34,15 @@ class BestAdapter:
 
     def offer(self, model, accuracy: float, loss: float, step: int) -> None:
         """Keep the model's adapter if it is better than all before."""
-        if (accuracy, -loss) <= (self.accuracy, -self.loss):
+        if not (accuracy, -loss) > (self.accuracy, -self.loss):  # so written, a loss that is not a number never wins
             self.misses += 1
             return
         from peft import get_peft_model_state_dict
 
         self.accuracy, self.loss, self.step, self.misses = accuracy, loss, step, 0
         tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-        path = self.output_dir / WEIGHTS
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, f"{path}.tmp")
-        os.replace(f"{path}.tmp", path)
+        with atomic_write(self.output_dir / WEIGHTS, "wb") as file:
+            file.write(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
     def load_into(self, model) -> None:
         """Give the model the best adapter's weights."""

@@ -2,12 +2,12 @@
 
 Trainer writes a checkpoint file by file under its final name and resumes without a word when some are
 missing. Here one is written into a staging folder, gets a manifest (size and SHA-256 of each file, and
-which run it belongs to), is flushed to disk, and only then takes its name.
+which run it belongs to), is flushed to disk, and only then takes its name. docs/reliability.md shows what
+it survives.
 """
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -17,7 +17,15 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.training_config import RESUME_AUTO, RESUME_NONE
-from data.atomic import file_sha256, fsync_tree, write_json
+from data.atomic import (
+    clean_leftovers,
+    file_sha256,
+    fsync_tree,
+    json_text,
+    remove_folder,
+    replace_folder,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 STAGING = ".checkpoint-staging"
@@ -51,19 +59,26 @@ def fault_of(checkpoint: Path) -> str | None:
         return f"{MANIFEST} 缺失或损坏（{type(error).__name__}）"
     for name, entry in manifest["files"].items():
         path = checkpoint / name
-        if not path.is_file():
-            return f"缺少 {name}"
-        if path.stat().st_size != entry["size"]:
-            return f"{name} 的大小不对（{path.stat().st_size} 字节，应为 {entry['size']}）"
-        if file_sha256(path) != entry["sha256"]:
-            return f"{name} 的内容被改动过"
+        try:
+            if not path.is_file():
+                return f"缺少 {name}"
+            if path.stat().st_size != entry["size"]:
+                return f"{name} 的大小不对（{path.stat().st_size} 字节，应为 {entry['size']}）"
+            if file_sha256(path) != entry["sha256"]:
+                return f"{name} 的内容被改动过"
+        except OSError as error:
+            return f"{name} 读不出来（{error.strerror}）"
     return None
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """`step`, `run_id`, `fingerprint` and `files`; `ValueError` or `OSError` if it is not one of ours."""
-    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
+    text = (checkpoint / MANIFEST).read_bytes().decode()
+    manifest = json.loads(text)
+    # The same values can be written in other ways (1e-05, 1E-05); only the way they were written is whole.
+    if not isinstance(manifest, dict) or json_text(manifest) != text:
+        raise ValueError("not a manifest, or a changed one")
+    if manifest.pop("sha256", None) != _digest(manifest):
         raise ValueError("not a manifest, or a changed one")
     return manifest
 
@@ -82,17 +97,19 @@ def choose_checkpoint(output_dir: Path, mode: str, run: Run) -> tuple[Path | Non
         return None, []
     if mode != RESUME_AUTO:
         return _explicit(Path(mode), run), []
-    notes = []
+    notes, finished = [], finished_run_id(output_dir)
     for checkpoint in find_checkpoints(output_dir):
         if fault := fault_of(checkpoint):
             notes.append(f"跳过 {checkpoint}：{fault}")
             continue
         manifest = read_manifest(checkpoint)
-        if manifest["run_id"] == finished_run_id(output_dir):
-            return None, [*notes, f"{output_dir} 里上一次训练已经完成，从头开始新的训练"]
+        if manifest["run_id"] == finished:  # a run begun since may have one with a lower number
+            continue
         _require_same_run(checkpoint, manifest, run)
         run.run_id = manifest["run_id"]
         return checkpoint, [*notes, f"接着 {checkpoint} 继续训练"]
+    if finished:
+        return None, [*notes, f"{output_dir} 里上一次训练已经完成，从头开始新的训练"]
     if notes:
         raise UserError(
             "\n  ".join([*notes, "没有完整的检查点可以接着训练；要从头开始，请加 --resume_from_checkpoint none"])
@@ -125,9 +142,11 @@ def _require_same_run(checkpoint: Path, manifest: dict[str, Any], run: Run) -> N
 
 
 def finished_run_id(output_dir: Path) -> str | None:
-    """Which run was brought to its end in this folder."""
-    path = output_dir / FINISHED
-    return json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.is_file() else None
+    """Which run was brought to its end in this folder; None also if this cannot be read: its end is then done again."""
+    try:
+        return str(json.loads((output_dir / FINISHED).read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def mark_finished(output_dir: Path, run: Run) -> None:
@@ -137,28 +156,34 @@ def mark_finished(output_dir: Path, run: Run) -> None:
 class CheckpointStore:
     """Where Trainer's checkpoints go: staged, sealed, renamed, and the oldest removed."""
 
-    def __init__(self, output_dir: Path, run: Run, keep: int, resumed: bool):
+    def __init__(self, output_dir: Path, run: Run, keep: int, resumed: Path | None):
         self.output_dir, self.run, self.keep = output_dir, run, keep
-        # Checkpoints of earlier runs stay until this run has its own first one.
-        self.stale = [] if resumed else find_checkpoints(output_dir)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        # Those of earlier runs, and those after the one we go on from (broken ones, say), stay until this run
+        # has a new one of its own.
+        found = find_checkpoints(output_dir)
+        self.stale = [path for path in found if resumed is None or step_of(path) > step_of(resumed)]
+        clean_leftovers(output_dir)
+        self.discard()
 
     @property
     def staging(self) -> Path:
         return self.output_dir / STAGING
 
+    def discard(self) -> None:
+        """Forget what is staged: a killed process left it, or the disk was full."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
     def commit(self, name: str) -> Path:
         """Seal `staging/name`, move it to its final name, remove stale and surplus ones."""
         staged, final = self.staging / name, self.output_dir / name
         self._seal(staged)
-        if final.exists():  # a stale one, or one that was found broken
-            shutil.rmtree(final)
-        os.rename(staged, final)
-        fsync_tree(self.output_dir, files=False)
-        for old in [*self.stale, *find_checkpoints(self.output_dir)[self.keep :]]:
+        replace_folder(staged, final)
+        stale, self.stale = [path for path in self.stale if path != final], []
+        ours = [path for path in find_checkpoints(self.output_dir) if path not in stale]
+        for old in [*stale, *ours[self.keep :]]:
             if old != final:
-                shutil.rmtree(old, ignore_errors=True)
-        self.stale = []
+                remove_folder(old)
+        (self.output_dir / FINISHED).unlink(missing_ok=True)  # that was the run before this one
         return final
 
     def _seal(self, folder: Path) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from configs.errors import UserError
+from configs.errors import UserError, writing_to
+from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from data.preprocessing import clean_text, encode_texts
@@ -29,6 +31,7 @@ from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
+from modeling.stopping import KeepLossSum, StopWhenAsked, is_last
 
 
 @dataclass
@@ -161,7 +164,7 @@ class EvaluateAndKeepBest(TrainerCallback):
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
         self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
         if self.best.should_stop:
-            control.should_training_stop = True
+            control.should_training_stop = control.should_save = True
 
 
 class SentimentTrainer(PiecewiseTrainer):
@@ -173,7 +176,31 @@ class SentimentTrainer(PiecewiseTrainer):
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
-        self.saving = False
+        self.saving, self.loss_sum = False, KeepLossSum(self)
+        self.add_callback(self.loss_sum)
+        # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
+        # to bf16 and go on training with these; a resumed run would have them unrounded until its next evaluation.
+        for module in self.model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""
+        checkpoint = self.loss_sum.checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if checkpoint and (self.best.should_stop or is_last(checkpoint)):
+            return  # Trainer would do one step more
+        with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
+            stop = StopWhenAsked(received)
+            self.add_callback(stop)
+            try:
+                super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            except UnpicklingError:  # raised by weights_only=True, which Trainer loads with
+                raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
+            finally:
+                self.remove_callback(stop)
+        if received:
+            message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
+            raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         return self.sampler
@@ -207,14 +234,22 @@ class SentimentTrainer(PiecewiseTrainer):
         name = f"checkpoint-{self.state.global_step}"
         self.saving = True
         try:
-            super()._save_checkpoint(model, trial)
+            with writing_to(self.store.output_dir / name):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # of several processes each writes its random state
+                if self.args.should_save:
+                    self.loss_sum.save_to(self.store.staging / name)
+                    self.best.save_to(self.store.staging / name)
+                    self.store.commit(name)
+                self.accelerator.wait_for_everyone()
         finally:
             self.saving = False
-        self.best.save_to(self.store.staging / name)
-        self.store.commit(name)
+            self.store.discard()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
+        if not self.args.should_save:
+            return
         os.makedirs(output_dir, exist_ok=True)
         self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
@@ -241,7 +276,7 @@ def build_trainer(
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
         sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
-        store=CheckpointStore(output_dir, run, config.save_total_limit, resumed=checkpoint is not None),
+        store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
         best=best,
         pad_id=tokenizer.pad_token_id,
     )

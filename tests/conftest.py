@@ -60,3 +60,12 @@ def adapter_copy(plain_adapter, tmp_path):
 def base_copy(small_base, tmp_path):
     """A copy of the throwaway base to damage."""
     return shutil.copytree(small_base, tmp_path / "base")
+
+
+@pytest.fixture(scope="session")
+def whole_run(small_base, tmp_path_factory):
+    """(outcome, folder) of a short training in this process that nothing interrupted."""
+    from small_runs import go_on, outcome
+
+    folder = tmp_path_factory.mktemp("whole")
+    return outcome(go_on(small_base, folder), folder), folder

