@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cli import ArgumentParser, help_text
 from configs.errors import UserError, run_script
+from configs.startup import no_collection
 
 if TYPE_CHECKING:
     from modeling.prediction import SentimentPredictor
@@ -41,11 +42,12 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     args = parse_args()
-    from modeling.prediction import SentimentPredictor
+    with no_collection():
+        from modeling.prediction import SentimentPredictor
 
-    predictor = SentimentPredictor(
-        args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
-    )
+        predictor = SentimentPredictor(
+            args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
+        )
     if args.input:
         predict_file(predictor, args.input, args.output, args.text_column)
     if args.text or args.demo:

@@ -1,5 +1,6 @@
 """A user's mistake, told in one message and exit code 2; never a traceback."""
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -18,3 +19,5 @@ def run_script(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("\n已中断。", file=sys.stderr)
         sys.exit(130)
+    finally:
+        gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second

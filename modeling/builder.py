@@ -18,6 +18,7 @@ from data.hub import MODEL_FILES, fetch
 from data.rows import LABEL_NAMES
 from modeling.adapter import SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
+from modeling.merge import merge_lora
 from modeling.run_record import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
@@ -186,8 +187,6 @@ def load_adapter(
     device's dtype; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
     round W + B A to 4 bits.
     """
-    from peft import PeftModel
-
     folder, device = require_adapter(folder), device or best_device()
     sentiment = SentimentConfig.load(folder)
     quantize = sentiment.quantization == "nf4"
@@ -200,15 +199,24 @@ def load_adapter(
     dtype = torch.float32 if merge else device.weights_dtype
     base = load_base(base_folder, tokenizer, labels=sentiment.labels, quantize=quantize, dtype=dtype, device=device)
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
+        model = _with_adapter(base, folder, merge)
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{reason}）"
         ) from None
     if merge:
-        model = model.merge_and_unload()
         model.model.to(device.weights_dtype)  # the head stays float32
     if not quantize:
         model = model.to(device.kind)
     return model.eval().requires_grad_(False), tokenizer, sentiment
+
+
+def _with_adapter(base, folder: Path, merge: bool):
+    """`base` with the adapter merged into its weights, or beside them."""
+    if merge and merge_lora(base, folder):
+        return base
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base, str(folder))
+    return model.merge_and_unload() if merge else model
