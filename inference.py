@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cli import ArgumentParser, help_text
 from configs.errors import UserError, run_script
+from configs.processes import is_main
 from configs.startup import no_collection
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ def __getattr__(name: str) -> Any:
 def main() -> None:
     args = parse_args()
     with no_collection():
+        from modeling.distributed import join
         from modeling.prediction import SentimentPredictor
 
+        join()  # under torchrun: each process computes its share, the first one prints and writes
         predictor = SentimentPredictor(
-            args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
+            args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision, shared=True
         )
     if args.input:
         predict_file(predictor, args.input, args.output, args.text_column)
@@ -145,7 +148,8 @@ def predict_file(predictor: "SentimentPredictor", source: Path, target: Path | N
     if target.resolve() == source.resolve():
         raise UserError(f"--output 不能就是输入文件 {source}")
     answers = predictor.predict_batch(read_texts(source, text_column), progress=True)
-    write_answers(target, answers)
+    if is_main():
+        write_answers(target, answers)
     print(f"{len(answers):,} 条预测写在 {target}", file=sys.stderr)
 
 

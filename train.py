@@ -14,6 +14,7 @@ from pathlib import Path
 from configs.cli import help_text, parse_config
 from configs.errors import run_script
 from configs.lora_config import LoraSettings
+from configs.processes import is_main
 from configs.training_config import TrainingConfig
 
 
@@ -38,11 +39,14 @@ def main() -> None:
     from modeling.adapter import SentimentConfig, save_adapter
     from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
+    from modeling.distributed import join, leave
     from modeling.plan import describe_plan
     from modeling.prediction import predict_logits
     from modeling.predictions import Predictions
     from modeling.run_record import run_info
     from modeling.training import build_trainer, fingerprint, tokenize
+
+    join()  # under torchrun or accelerate launch: the other processes
 
     # Data: texts and labels, the same each time.
     splits = load_splits(config)
@@ -70,7 +74,9 @@ def main() -> None:
     # Predict once, then measure.
     measured = {}
     for name in [name for name in splits if name != "train"]:
-        logits = predict_logits(model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}")
+        logits = predict_logits(
+            model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}", shared=True
+        )
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
         measured[name] = classification_metrics(predictions, list(model.config.id2label.values()))
 
@@ -84,9 +90,11 @@ def main() -> None:
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
-    save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
-    mark_finished(output_dir, run)
-    trainer.best.remove()
+    if is_main():
+        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
+        mark_finished(output_dir, run)
+        trainer.best.remove()
+    leave()
 
     print(metrics_table(measured))
     print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。")

@@ -1,8 +1,11 @@
 """A user's mistake, told in one message and exit code 2; never a traceback."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable
+
+from configs.processes import is_main, local_rank
 
 
 class UserError(Exception):
@@ -10,7 +13,14 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C exit code 130."""
+    """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C exit code 130.
+
+    Of several processes the first one speaks, and one on each machine names a mistake.
+    """
+    if not is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+    if local_rank():
+        sys.stderr = sys.stdout
     try:
         sys.exit(main())
     except UserError as error:

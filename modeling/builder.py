@@ -112,7 +112,7 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
     if quantize:
         options["quantization_config"] = nf4_config(device, whole)
         # A quantised model cannot be moved after it is made.
-        options["device_map"] = {"": 0} if device.kind == "cuda" else None
+        options["device_map"] = {"": torch.cuda.current_device()} if device.kind == "cuda" else None
     try:
         return auto_class.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.processes import is_main
 from configs.training_config import RESUME_AUTO, RESUME_NONE
 from data.atomic import file_sha256, fsync_tree, write_json
 
@@ -141,7 +142,8 @@ class CheckpointStore:
         self.output_dir, self.run, self.keep = output_dir, run, keep
         # Checkpoints of earlier runs stay until this run has its own first one.
         self.stale = [] if resumed else find_checkpoints(output_dir)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        if is_main():
+            shutil.rmtree(self.staging, ignore_errors=True)
 
     @property
     def staging(self) -> Path:

@@ -13,17 +13,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from configs.lora_config import LoraSettings
+from configs.processes import is_main, world_size
 from configs.training_config import TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
 from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.devices import best_device
+from modeling.distributed import EvenSampler, wait_for_all
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
+
+NO_LABEL = -100  # what cross-entropy leaves out, and Trainer does not count
 
 
 @dataclass
@@ -37,6 +42,8 @@ class TokenizedRows:
         return len(self.input_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:  # a row that fills up a batch (modeling/distributed.py)
+            return {"input_ids": self.input_ids[~index], "label": NO_LABEL}
         return {"input_ids": self.input_ids[index], "label": self.labels[index]}
 
     @property
@@ -49,9 +56,14 @@ def tokenize(rows: Rows, tokenizer, max_length: int) -> TokenizedRows:
     return TokenizedRows(encode_texts(tokenizer, [clean_text(text) for text in rows.texts], max_length), rows.labels)
 
 
+def rows_per_step(config: TrainingConfig) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return config.batch_size * config.gradient_accumulation_steps * world_size()
+
+
 def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
     """Optimizer steps in one pass over `rows` rows; the last may have fewer rows."""
-    return math.ceil(rows / (config.batch_size * config.gradient_accumulation_steps))
+    return math.ceil(rows / rows_per_step(config))
 
 
 def total_steps(config: TrainingConfig, rows: int) -> int:
@@ -65,6 +77,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
         "weight_decay max_steps gradient_checkpointing eval_steps early_stopping_patience seed"
     )
     settings = {name: getattr(config, name) for name in names.split()}
+    if world_size() > 1:
+        settings["进程数"] = world_size()
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
@@ -101,6 +115,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         data_seed=config.seed,
         report_to=config.report_to,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every trainable matrix takes part in every step
         dataloader_pin_memory=device.kind == "cuda",
     )
 
@@ -149,13 +164,17 @@ class SentimentTrainer(Trainer):
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving = False
 
-    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
-        return self.sampler
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
+        if world_size() == 1:
+            return self.sampler
+        return EvenSampler(self.sampler, self.args.per_device_train_batch_size * world_size())
 
     def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
         """Accuracy and mean loss by the one prediction loop."""
         rows = eval_dataset or self.eval_dataset
-        logits = torch.from_numpy(predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估"))  # (N, C)
+        logits = torch.from_numpy(  # (N, C)
+            predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估", shared=True)
+        )
         labels = torch.tensor(rows.labels)
         metrics = {
             f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
@@ -181,8 +200,10 @@ class SentimentTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.saving = False
-        self.best.save_to(self.store.staging / name)
-        self.store.commit(name)
+        wait_for_all()  # each process has written its random state
+        if is_main():
+            self.best.save_to(self.store.staging / name)
+            self.store.commit(name)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
@@ -198,7 +219,6 @@ def build_trainer(
     best = BestAdapter(output_dir, config.early_stopping_patience)
     if checkpoint:
         best.restore_from(checkpoint)
-    group_size = config.batch_size * config.gradient_accumulation_steps
     return SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
@@ -206,7 +226,7 @@ def build_trainer(
         eval_dataset=tokenized["validation"],
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
-        sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
+        sampler=LengthGroupedSampler(train.lengths, rows_per_step(config), config.seed),
         store=CheckpointStore(output_dir, run, config.save_total_limit, resumed=checkpoint is not None),
         best=best,
         pad_id=tokenizer.pad_token_id,
