@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cli import ArgumentParser, help_text
 from configs.errors import UserError, run_script
-from configs.processes import is_main
+from configs.processes import is_main, world_size
 from configs.startup import no_collection
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def parse_args():
     args = parser.parse_args()
     if not (args.text or args.demo or args.interactive or args.input):
         parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
+    if world_size() > 1 and not args.input:
+        parser.error("多个进程（torchrun）只用于 --input")
     if args.output and not args.input:
         parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")
     if args.min_precision is not None and not 0 < args.min_precision < 1:
@@ -148,8 +150,9 @@ def predict_file(predictor: "SentimentPredictor", source: Path, target: Path | N
     if target.resolve() == source.resolve():
         raise UserError(f"--output 不能就是输入文件 {source}")
     answers = predictor.predict_batch(read_texts(source, text_column), progress=True)
-    if is_main():
-        write_answers(target, answers)
+    if not is_main():
+        return
+    write_answers(target, answers)
     print(f"{len(answers):,} 条预测写在 {target}", file=sys.stderr)
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     from modeling.adapter import SentimentConfig, save_adapter
     from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
-    from modeling.distributed import join, leave
+    from modeling.distributed import join
     from modeling.plan import describe_plan
     from modeling.prediction import predict_logits
     from modeling.predictions import Predictions
@@ -94,7 +94,6 @@ def main() -> None:
         save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
         mark_finished(output_dir, run)
         trainer.best.remove()
-    leave()
 
     print(metrics_table(measured))
     print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。")

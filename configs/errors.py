@@ -19,12 +19,12 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     if not is_main():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end)
-    if local_rank():
-        sys.stderr = sys.stdout
+        os.environ["TQDM_DISABLE"] = "1"
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"错误：{error}", file=sys.stderr)
+        if not local_rank():
+            print(f"错误：{error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\n已中断。", file=sys.stderr)

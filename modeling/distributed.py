@@ -4,6 +4,7 @@ Training is Trainer's DDP; here is what it leaves open: the end of an epoch that
 model dealt out to all, and files that only the first process writes.
 """
 
+import atexit
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,13 +24,7 @@ def join() -> None:
         torch.cuda.set_device(local_rank())
     if not dist.is_initialized():  # gloo carries numbers and messages, NCCL the gradients
         dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
-
-
-def leave() -> None:
-    """Wait for the others, the last thing that they do together."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
 
 
 def wait_for_all() -> None:

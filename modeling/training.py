@@ -86,7 +86,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     """Trainer's own options. Evaluation is asked for by `EvaluateAndKeepBest`, so none is set here."""
     device = best_device()
     quantised_on_gpu = config.use_qlora and device.kind == "cuda"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.num_epochs,
         max_steps=config.max_steps or -1,
@@ -118,6 +118,9 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         ddp_find_unused_parameters=False,  # every trainable matrix takes part in every step
         dataloader_pin_memory=device.kind == "cuda",
     )
+    # One GPU for each process: Trainer would spread one process over all of them by DataParallel, with larger batches.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def mean_cross_entropy(
