@@ -1,11 +1,13 @@
 # make demo   environment, training, evaluation and predictions on the embedded model and reviews
 # make test   the whole test suite        make lint   ruff
+# make bench  speed and memory side by side with what people use; benchmarks/gpu.sh does more of it on a GPU
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+SHAPE ?= tiny_base
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 $(INSTALLED): requirements.txt pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -31,6 +33,14 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+bench: $(INSTALLED)
+	$(RUN) benchmarks/train_speed.py
+	$(RUN) benchmarks/predict_speed.py
+	$(RUN) benchmarks/memory.py --model_name $(SHAPE)
+	$(RUN) benchmarks/nf4_check.py
+	$(RUN) benchmarks/evaluation_cost.py
+	$(RUN) benchmarks/summary.py
 
 clean:
 	rm -rf $(VENV) outputs model_evaluation/outputs

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cli import ArgumentParser, help_text
 from configs.errors import UserError, run_script
+from configs.processes import world_size
+from configs.startup import no_collection
 
 if TYPE_CHECKING:
     from modeling.prediction import SentimentPredictor
@@ -45,11 +47,14 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     args = parse_args()
-    from modeling.prediction import SentimentPredictor
+    with no_collection():
+        from modeling.distributed import join
+        from modeling.prediction import SentimentPredictor
 
-    predictor = SentimentPredictor(
-        args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision
-    )
+        join()  # under torchrun: each process computes its share, the first one prints and writes
+        predictor = SentimentPredictor(
+            args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision, shared=True
+        )
     if args.input:
         predict_input(predictor, args)
     if args.text or args.demo:
@@ -84,6 +89,8 @@ def parse_args():
     args = parser.parse_args()
     if not (args.text or args.demo or args.interactive or args.input):
         parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
+    if world_size() > 1 and not args.input:
+        parser.error("多个进程（torchrun）只用于 --input")
     if args.output and not args.input:
         parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")
     if args.resume and not args.input:

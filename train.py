@@ -14,6 +14,7 @@ from pathlib import Path
 from configs.cli import help_text, parse_config
 from configs.errors import run_script
 from configs.lora_config import LoraSettings
+from configs.processes import is_main
 from configs.training_config import TrainingConfig
 from modeling.output_lock import output_lock
 
@@ -45,11 +46,13 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from modeling.adapter import SentimentConfig, save_adapter
     from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
+    from modeling.distributed import join
     from modeling.plan import describe_plan
-    from modeling.prediction import predict_logits
     from modeling.predictions import Predictions
     from modeling.run_record import run_info
     from modeling.training import build_trainer, fingerprint, tokenize
+
+    join()  # under torchrun or accelerate launch: the other processes
 
     # Data: texts and labels, the same each time.
     splits = load_splits(config)
@@ -80,10 +83,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     # Predict once, then measure.
     measured = {}
     for name in [name for name in splits if name != "train"]:
-        most = trainer.pieces.prediction_tokens
-        logits = predict_logits(
-            model, tokenized[name].input_ids, tokenizer.pad_token_id, max_tokens=most, progress=f"预测 {name}"
-        )
+        logits = trainer.logits_of(tokenized[name], f"预测 {name}")
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
         measured[name] = classification_metrics(predictions, labels)
 
@@ -100,9 +100,10 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
-    save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
-    mark_finished(output_dir, run)
-    trainer.best.remove()
+    if is_main():
+        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
+        mark_finished(output_dir, run)
+        trainer.best.remove()
 
     print(metrics_table(measured))
     print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。")

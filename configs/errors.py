@@ -1,7 +1,9 @@
 """What ends a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
 
 import errno
+import gc
 import io
+import os
 import re
 import shutil
 import sys
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.interrupts import Interrupted, interrupt_on_signals
+from configs.processes import is_main, local_rank
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
@@ -56,15 +59,20 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C 130, SIGTERM 143.
 
     Exit code 2 also for what the system refuses (no permission, a file where a folder should be, a name too long).
+    Of several processes the first one speaks, and one on each machine names a mistake.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal in GBK has no emoji, and nothing can print half of one
             stream.reconfigure(errors="backslashreplace")
+    if not is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+        os.environ["TQDM_DISABLE"] = "1"
     interrupt_on_signals()
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"错误：{error}", file=sys.stderr)
+        if not local_rank():
+            print(f"错误：{error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if is_disk_full(error):  # what is not one of our outputs: a library's cache, a redirected stdout
@@ -79,3 +87,5 @@ def run_script(main: Callable[[], int | None]) -> None:
     except Interrupted as stop:
         print(f"\n{stop.message}", file=sys.stderr)
         sys.exit(128 + stop.number)
+    finally:
+        gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second

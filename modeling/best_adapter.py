@@ -12,7 +12,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
+from configs.processes import is_main
 from data.atomic import atomic_write
+from modeling.distributed import from_main
 
 WEIGHTS, STATE = "best_adapter.safetensors", "best_adapter.json"
 
@@ -41,6 +43,8 @@ class BestAdapter:
 
         self.accuracy, self.loss, self.step, self.misses = accuracy, loss, step, 0
         tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        if not is_main():
+            return
         with atomic_write(self.output_dir / WEIGHTS, "wb") as file:
             file.write(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
@@ -48,7 +52,8 @@ class BestAdapter:
         """Give the model the best adapter's weights."""
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_file(self.output_dir / WEIGHTS))
+        # The first process alone has the file; others may be on another machine.
+        set_peft_model_state_dict(model, from_main(load_file(self.output_dir / WEIGHTS) if is_main() else None))
 
     def save_to(self, checkpoint: Path) -> None:
         """Put a copy and the state into a checkpoint; before the first evaluation there is none."""
@@ -62,7 +67,8 @@ class BestAdapter:
     def restore_from(self, checkpoint: Path) -> None:
         """The inverse of `save_to`."""
         if (checkpoint / STATE).is_file():
-            shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
+            if is_main():
+                shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
             state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
             self.accuracy, self.loss = float(state["accuracy"]), float(state["loss"])
             self.step, self.misses = int(state["step"]), int(state["misses"])

@@ -20,6 +20,7 @@ from data.rows import LABEL_NAMES
 from modeling.adapter import TASK_TYPES, WEIGHTS, SentimentConfig, require_adapter
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
+from modeling.merge import merge_lora
 from modeling.run_record import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
@@ -171,7 +172,7 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
     if quantize:
         options["quantization_config"] = nf4_config(device, whole)
         # A quantised model cannot be moved after it is made.
-        options["device_map"] = {"": 0} if device.kind == "cuda" else None
+        options["device_map"] = {"": torch.cuda.current_device()} if device.kind == "cuda" else None
     try:
         # Left open, transformers asks on the terminal whether to run the folder's own code, and takes a "y" that
         # is piped in. Weights in pickle files could run code too.
@@ -281,8 +282,6 @@ def load_adapter(
     device's dtype; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
     round W + B A to 4 bits.
     """
-    from peft import PeftModel
-
     folder, device = require_adapter(folder), device or best_device()
     sentiment = SentimentConfig.load(folder)
     quantize = sentiment.quantization == "nf4"
@@ -300,14 +299,23 @@ def load_adapter(
     require_fitting(tokenizer, base, base_folder)
     try:
         _check_weights(folder)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
-            model = PeftModel.from_pretrained(base, str(folder))
+        model = _with_adapter(base, folder, merge)
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
         raise UserError(
             f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
         ) from None
     if merge:
-        model = model.merge_and_unload()
         model.get_decoder().to(device.weights_dtype)  # a classification head stays float32
     return _for_serving(model, device, quantize), tokenizer, sentiment
+
+
+def _with_adapter(base, folder: Path, merge: bool):
+    """`base` with the adapter merged into its weights, or beside them."""
+    if merge and merge_lora(base, folder):
+        return base
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
+        model = PeftModel.from_pretrained(base, str(folder))
+    return model.merge_and_unload() if merge else model

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.processes import is_main
 from configs.training_config import RESUME_AUTO, RESUME_NONE
 from data.atomic import (
     clean_leftovers,
@@ -162,8 +163,9 @@ class CheckpointStore:
         # has a new one of its own.
         found = find_checkpoints(output_dir)
         self.stale = [path for path in found if resumed is None or step_of(path) > step_of(resumed)]
-        clean_leftovers(output_dir)
-        self.discard()
+        if is_main():
+            clean_leftovers(output_dir)
+            self.discard()
 
     @property
     def staging(self) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from configs.processes import world_size
 from configs.training_config import TrainingConfig
 from modeling.devices import Device, best_device
 from modeling.memory import GB, Pieces
@@ -26,6 +27,7 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
     precision = "bf16 混合精度" if device.bf16 else "float32"
     kind = "QLoRA（NF4 4 比特）" if config.use_qlora else "LoRA"
+    processes = f"，{world_size()} 个进程" if world_size() > 1 else ""
     lines = [
         f"模型      {config.model_name} + {kind}，{config.head}，{device.kind}，{precision}",
         f"可训练    {trainable:,} / {total:,} 个参数（{trainable / total:.2%}）",
@@ -33,7 +35,7 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
         f"每轮      {real:,} token，另有填充 {1 - real / padded:.1%}"
         f"（都填到 {config.max_length} 则为 {1 - real / fixed:.1%}）",
         f"步数      共 {total_steps(config, len(train)):,} 步，每轮 {steps_per_epoch(config, len(train)):,} 步，"
-        f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条",
+        f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条{processes}",
         f"{'显存' if device.kind == 'cuda' else '内存'}      {describe_pieces(trainer.pieces, device)}",
         f"写到      {Path(config.output_dir).resolve()}",
     ]

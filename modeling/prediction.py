@@ -15,15 +15,17 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
+from configs.processes import is_main, rank, world_size
 from data.preprocessing import clean_text, encode_texts
 from modeling.adapter import DEFAULT_ADAPTER
 from modeling.builder import load_adapter
 from modeling.devices import Device, best_device
+from modeling.distributed import total
 from modeling.predictions import Predictions, softmax
 
 PAD_MULTIPLE = 8  # matrix units read tiles of eight
 # Tokens of a batch, padding included: enough to keep the device busy, few enough for 4 GB.
-BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 
 
 def padded_length(longest: int) -> int:
@@ -58,11 +60,19 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[
 
 
 def predict_logits(
-    model, rows: Sequence[Sequence[int]], pad_id: int, *, max_tokens: int | None = None, progress: str | None = None
+    model,
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    max_tokens: int | None = None,
+    progress: str | None = None,
+    shared: bool = False,
 ) -> np.ndarray:
     """Logits (N, C) float32 of tokenised rows, in their order. `progress` titles a progress bar.
 
-    Runs in the precision of the weights: a 16-bit base under bf16 autocast, any other as it is.
+    Runs in the precision of the weights: a 16-bit base under bf16 autocast, any other as it is. `shared`
+    deals the batches out to all processes, which must ask for the same rows; each gets all answers, the
+    same bits as one process would.
     """
     from tqdm import tqdm
 
@@ -70,17 +80,18 @@ def predict_logits(
     device = Device(parameter.device.type, parameter.dtype == torch.bfloat16)
     was_training = model.training
     model.eval()
-    logits: list[Any] = [None] * len(rows)
-    with tqdm(total=len(rows), desc=progress, unit="条", disable=progress is None, leave=False) as bar:
-        for batch in batches_by_length([len(row) for row in rows], max_tokens or BATCH_TOKENS[device.kind]):
+    logits = np.zeros((len(rows), model.config.num_labels), np.float32)
+    batches = list(batches_by_length([len(row) for row in rows], max_tokens or BATCH_TOKENS[device.kind]))
+    mine = batches[rank() :: world_size()] if shared else batches
+    hidden = progress is None or not is_main()
+    with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
+        for batch in mine:
             inputs = {name: value.to(parameter.device) for name, value in pad([rows[i] for i in batch], pad_id).items()}
             with torch.inference_mode(), device.autocast():
-                answers = model(**inputs).logits.float().cpu().numpy()  # (B, C)
-            for index, answer in zip(batch, answers, strict=True):
-                logits[index] = answer
+                logits[batch] = model(**inputs).logits.float().cpu().numpy()  # (B, C)
             bar.update(len(batch))
     model.train(was_training)
-    return np.stack(logits) if logits else np.zeros((0, model.config.num_labels), np.float32)
+    return total(logits) if shared else logits
 
 
 class SentimentPredictor:
@@ -100,17 +111,19 @@ class SentimentPredictor:
         merge: bool = True,
         min_precision: float | None = None,
         device: Device | None = None,
+        shared: bool = False,
     ):
         """`base_model_name` replaces the base that the adapter names (a folder on this machine, say).
 
         `merge=False` keeps LoRA apart from the base. With `min_precision` (0.95, 0.97 or 0.99) each
         answer has `accepted`: whether its confidence reaches the threshold that the evaluation found
-        for this precision; the others are for a person to read.
+        for this precision; the others are for a person to read. `shared` is for several processes that
+        all ask for the same texts (after `modeling.distributed.join`): each computes its share.
         """
         self.model, self.tokenizer, self.config = load_adapter(
             lora_path, base_model_name, merge=merge, device=device or best_device()
         )
-        self.labels = self.config.labels
+        self.labels, self.shared = self.config.labels, shared
         self.threshold = None if min_precision is None else self._threshold_for(min_precision)
 
     def predict(self, text: str) -> dict[str, Any]:
@@ -127,7 +140,7 @@ class SentimentPredictor:
         cleaned = [self._checked(text, i) for i, text in enumerate(texts)]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(cleaned))}
         rows = encode_texts(self.tokenizer, list(distinct), self.config.max_length, self.config.prompt_template)
-        logits = predict_logits(self.model, rows, self.tokenizer.pad_token_id, progress=progress)
+        logits = predict_logits(self.model, rows, self.tokenizer.pad_token_id, progress=progress, shared=self.shared)
         return Predictions(texts, logits[[distinct[text] for text in cleaned]], labels)
 
     @staticmethod

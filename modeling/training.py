@@ -13,13 +13,16 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from configs.errors import UserError, writing_to
 from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
+from configs.processes import world_size
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from data.preprocessing import clean_text, encode_texts
 from data.rows import Rows
@@ -27,11 +30,14 @@ from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
+from modeling.distributed import EvenSampler
 from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
 from modeling.stopping import KeepLossSum, StopWhenAsked, is_last
+
+NO_LABEL = -100  # what cross-entropy leaves out, and Trainer does not count
 
 
 @dataclass
@@ -45,6 +51,8 @@ class TokenizedRows:
         return len(self.input_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:  # a row that fills up a batch (modeling/distributed.py)
+            return {"input_ids": self.input_ids[~index], "label": NO_LABEL}
         return {"input_ids": self.input_ids[index], "label": self.labels[index]}
 
     @property
@@ -58,9 +66,14 @@ def tokenize(rows: Rows, tokenizer, max_length: int, template: str | None = None
     return TokenizedRows(encode_texts(tokenizer, texts, max_length, template), rows.labels)
 
 
+def rows_per_step(config: TrainingConfig) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return config.batch_size * config.gradient_accumulation_steps * world_size()
+
+
 def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
     """Optimizer steps in one pass over `rows` rows; the last may have fewer rows."""
-    return math.ceil(rows / (config.batch_size * config.gradient_accumulation_steps))
+    return math.ceil(rows / rows_per_step(config))
 
 
 def total_steps(config: TrainingConfig, rows: int) -> int:
@@ -79,6 +92,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
         "head prompt_template label_words label_loss class_weights"
     )
     settings = {name: getattr(config, name) for name in names.split()}
+    if world_size() > 1:
+        settings["进程数"] = world_size()
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
@@ -86,7 +101,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     """Trainer's own options. Evaluation is asked for by `EvaluateAndKeepBest`, so none is set here."""
     device = best_device()
     quantised_on_gpu = config.use_qlora and device.kind == "cuda"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.num_epochs,
         max_steps=config.max_steps or -1,
@@ -111,8 +126,12 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         data_seed=config.seed,
         report_to=config.report_to,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every trainable matrix takes part in every step
         dataloader_pin_memory=device.kind == "cuda",
     )
+    # One GPU for each process: Trainer would spread one process over all of them by DataParallel, with larger batches.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def mean_cross_entropy(
@@ -202,16 +221,15 @@ class SentimentTrainer(PiecewiseTrainer):
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
             raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
 
-    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
-        return self.sampler
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
+        if world_size() == 1:
+            return self.sampler
+        return EvenSampler(self.sampler, self.args.per_device_train_batch_size * world_size())
 
     def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
         """Accuracy and mean loss by the one prediction loop."""
         rows = eval_dataset or self.eval_dataset
-        most = self.pieces.prediction_tokens
-        logits = torch.from_numpy(  # (N, C)
-            predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress="评估")
-        )
+        logits = torch.from_numpy(self.logits_of(rows, "评估"))  # (N, C)
         labels = torch.tensor(rows.labels)
         metrics = {
             f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
@@ -220,6 +238,11 @@ class SentimentTrainer(PiecewiseTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:
+        """(N, C) by the one prediction loop, each process its share, in batches that fit the memory."""
+        most = self.pieces.prediction_tokens
+        return predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=True)
 
     def finished_model(self):
         """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
@@ -262,7 +285,6 @@ def build_trainer(
     best = BestAdapter(output_dir, config.early_stopping_patience)
     if checkpoint:
         best.restore_from(checkpoint)
-    group_size = config.batch_size * config.gradient_accumulation_steps
     weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
     faster_on_cpu(model, best_device(), config.max_length)
     trainer = SentimentTrainer(
@@ -275,7 +297,7 @@ def build_trainer(
         ),
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
-        sampler=LengthGroupedSampler(train.lengths, group_size, config.seed),
+        sampler=LengthGroupedSampler(train.lengths, rows_per_step(config), config.seed),
         store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
         best=best,
         pad_id=tokenizer.pad_token_id,

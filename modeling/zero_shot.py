@@ -37,7 +37,7 @@ class ZeroShotPredictor(SentimentPredictor):
 
         With `contextual_calibration` the scores have the label prior of `label_prior` subtracted.
         """
-        self.config, self.labels, self.threshold = sentiment, sentiment.labels, None
+        self.config, self.labels, self.threshold, self.shared = sentiment, sentiment.labels, None, False
         folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
         self.model, self.tokenizer = load_label_scorer(
             folder, self.labels, sentiment.label_words, quantize=sentiment.quantization == "nf4", device=device

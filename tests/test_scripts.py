@@ -130,12 +130,16 @@ def test_a_bad_row_in_the_input_leaves_the_old_output(adapter, tmp_path):
     )
 
 
-def test_the_predictor_in_a_program(adapter):
+def test_the_predictor_in_a_program_starts_without_what_serving_does_not_need(adapter):
     code = (
-        f"from inference import SentimentPredictor as P; print(P(lora_path={str(adapter)!r}).predict('很好')['label'])"
+        "import sys; from inference import SentimentPredictor as P\n"
+        f"print(P(lora_path={str(adapter)!r}).predict('很好')['label'])\n"
+        "print({'peft', 'bitsandbytes', 'torch._inductor.compile_fx', 'sklearn', 'datasets'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0 and result.stdout.strip() in ("正面", "负面"), result.stderr
+    assert result.returncode == 0, result.stderr
+    label, heavy = result.stdout.splitlines()
+    assert label in ("正面", "负面") and heavy == "set()"
 
 
 @pytest.mark.parametrize("name", ["sentiment_config.json", "adapter_model.safetensors", "adapter_config.json"])

@@ -1,0 +1,88 @@
+"""What 4 bits cost in accuracy: logits of the same base in NF4, in bf16 and in float32, over the same rows.
+
+    python benchmarks/nf4_check.py                                  # the small base
+    python benchmarks/nf4_check.py --model_name FOLDER --rows 200   # a base of the real shape, random weights too
+
+The classifier is fresh and the same in all three. Lengths are those of real reviews, the tokens are random. Writes one
+JSON file with versions, commit and device.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.atomic import write_json
+from data.rows import LABEL_NAMES
+from modeling.builder import find_model, load_base, load_tokenizer
+from modeling.devices import Device, best_device
+from modeling.prediction import predict_logits
+from modeling.run_record import environment
+
+MAX_LENGTH = 256
+LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name", default="tiny_base", help="hub name or folder")
+    parser.add_argument("--rows", type=int, default=400, help="rows that each of the three reads")
+    parser.add_argument("--output", default="benchmarks/results/nf4_check.json")
+    return parser.parse_args()
+
+
+def random_rows(count: int, vocab_size: int) -> list[list[int]]:
+    """`count` rows of random tokens with the lengths of real reviews."""
+    counts = json.loads(LENGTHS.read_text(encoding="utf-8"))["lengths"]
+    lengths = np.concatenate([np.full(rows, min(tokens, MAX_LENGTH)) for tokens, rows in counts])
+    rng = np.random.default_rng(0)
+    return [rng.integers(5, vocab_size, size=length).tolist() for length in rng.choice(lengths, count)]
+
+
+def logits_of(folder: str, tokenizer, rows: list[list[int]], dtype: torch.dtype, *, quantize: bool) -> np.ndarray:
+    """(N, C) logits of the base with a fresh head, which depends on the seed alone."""
+    device = Device(best_device().kind, best_device().bf16 and dtype == torch.bfloat16)
+    model = load_base(folder, tokenizer, labels=LABEL_NAMES, quantize=quantize, dtype=dtype, device=device)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        head = torch.randn(model.score.weight.shape, generator=generator) * 0.02
+        model.score.weight.copy_(head)
+    model = model if quantize else model.to(device.kind)
+    return predict_logits(model.eval(), rows, tokenizer.pad_token_id)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """How far two (N, C) arrays of logits are apart, beside how far logits spread at all."""
+    return {
+        "max_difference": float(np.abs(one - other).max()),
+        "mean_difference": float(np.abs(one - other).mean()),
+        "spread": float(other.std()),
+        "label_agreement": float((one.argmax(1) == other.argmax(1)).mean()),
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    folder, _ = find_model(args.model_name)
+    tokenizer = load_tokenizer(folder)
+    rows = random_rows(args.rows, len(tokenizer))
+    exact = logits_of(folder, tokenizer, rows, torch.float32, quantize=False)
+    half = logits_of(folder, tokenizer, rows, torch.bfloat16, quantize=False)
+    nf4 = logits_of(folder, tokenizer, rows, torch.bfloat16, quantize=True)
+    figures = {
+        "NF4 against bf16": difference(nf4, half),
+        "NF4 against float32": difference(nf4, exact),
+        "bf16 against float32": difference(half, exact),
+    }
+    for name, figure in figures.items():
+        print(
+            f"{name:22} logits differ by {figure['mean_difference']:.4f} on average, {figure['max_difference']:.4f} at "
+            f"most (they spread by {figure['spread']:.3f}); the same label for {figure['label_agreement']:.1%}"
+        )
+    write_json(args.output, {"arguments": vars(args), "differences": figures, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""All results of a folder in one table, and the plot for the README (speed.svg, and speed.en.svg with English words).
+
+python benchmarks/summary.py
+python benchmarks/summary.py benchmarks/results/gpu
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from markupsafe import Markup
+
+from data.atomic import atomic_write
+from model_evaluation.report_svg import tag
+
+WORDS = {
+    "speed.svg": {
+        "train": "训练：评论 token / 秒", "predict": "预测：条 / 秒",
+        "a": "都填到 256，重算激活", "b": "Trainer，批内填齐", "c": "本仓库", "ours": "本仓库",
+        "pipeline": "pipeline，每批 {}",
+    },
+    "speed.en.svg": {
+        "train": "Training: review tokens per second", "predict": "Prediction: texts per second",
+        "a": "padded to 256, recomputed", "b": "Trainer, dynamic padding", "c": "this repository",
+        "ours": "this repository", "pipeline": "pipeline, batches of {}",
+    },
+}  # fmt: skip
+STYLE = """
+text { font: 13px system-ui, "PingFang SC", "Microsoft YaHei", sans-serif; fill: #24292f }
+.title { font-weight: 600 } .small { font-size: 11px; fill: #57606a } .ours { fill: #1f6feb } .theirs { fill: #afb8c1 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 } .small { fill: #8d96a0 } .ours { fill: #4493f8 } .theirs { fill: #656c76 }
+}"""
+WIDTH, LEFT, ROW, BAR = 720, 190, 26, 18
+LONGEST = WIDTH - LEFT - 150
+
+
+def read_results(folder: Path) -> dict[str, dict]:
+    """File name without .json -> result, of every result file that there is."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def table(results: dict[str, dict]) -> str:
+    """A few lines for each result, with device and commit."""
+    lines = []
+    for name, result in results.items():
+        environment = result["environment"]
+        versions = environment["versions"]
+        lines.append(
+            f"\n{name}: {environment['device']}, torch {versions['torch']}, transformers {versions['transformers']}, "
+            f"commit {(environment['git']['commit'] or '-')[:7]}{' (changed)' if environment['git']['dirty'] else ''}"
+        )
+        lines += [f"  {line}" for line in describe(result)]
+    return "\n".join(lines).lstrip()
+
+
+def describe(result: dict) -> Iterator[str]:
+    for row in result.get("variants", ()):
+        if "review_tokens_per_second" in row:
+            yield (
+                f"({row['variant']}) {row['title']:38} {row['review_tokens_per_second']:10,.0f} tokens/s "
+                f"{row['ratio_to_a']:6.2f} x (a) {row['ratio_to_b']:6.2f} x (b) {row['share_of_limit']:5.0%} of limit"
+            )
+        else:
+            alone = f", one text {row['latency_p50_ms']:.1f} ms" if "latency_p50_ms" in row else ""
+            yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
+    for row in result.get("measured", ()):
+        peak = f"{row['peak_bytes'] / 2**30:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
+        yield f"{row['title']:40} {peak}"
+    for kind, figures in result.get("estimated", {}).items():
+        yield f"{kind}: " + ", ".join(f"recomputed {k} {v / 2**30:.2f} GB" for k, v in figures["whole_batch"].items())
+    for name, figure in result.get("differences", {}).items():
+        yield (
+            f"{name:22} mean {figure['mean_difference']:.4f}, most {figure['max_difference']:.4f}, "
+            f"same label {figure['label_agreement']:.1%}"
+        )
+    if counts := result.get("counts"):
+        yield ", ".join(f"{key} {value:,}" for key, value in counts.items())
+
+
+def speed_plot(results: dict[str, dict], words: dict[str, str]) -> Markup:
+    """Bars of training and prediction speed, ours in colour; an SVG file that needs nothing around it."""
+    pieces, y = [], 8.0
+    if "train_speed" in results:
+        rows = results["train_speed"]["variants"]
+        bars = [(words[r["variant"]], r["review_tokens_per_second"], r["variant"] == "c") for r in rows[::-1]]
+        y = add_bars(pieces, y, words["train"], bars, results["train_speed"]["environment"]["device"])
+    if "predict_speed" in results:
+        rows = results["predict_speed"]["variants"]
+        names = [words.get(r["variant"]) or words["pipeline"].format(r["variant"].split()[-1]) for r in rows]
+        bars = [(name, r["texts_per_second"], r["variant"] == "ours") for name, r in zip(names, rows, strict=True)]
+        y = add_bars(pieces, y, words["predict"], bars, results["predict_speed"]["environment"]["device"])
+    return tag(
+        "svg", tag("style", Markup(STYLE)), *pieces, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {y:.0f}",
+        role="img", aria_label=f"{words['train']}; {words['predict']}",
+    )  # fmt: skip
+
+
+def add_bars(pieces: list, y: float, title: str, bars: list[tuple[str, float, bool]], device: str) -> float:
+    """Draw one group downwards from `y`; returns where the next begins."""
+    pieces.append(tag("text", title, class_="title", x=8, y=y + 16))
+    pieces.append(tag("text", device, class_="small", x=WIDTH - 8, y=y + 16, text_anchor="end"))
+    y += 28
+    ours, most = next(value for _, value, is_ours in bars if is_ours), max(value for _, value, _ in bars)
+    for name, value, is_ours in bars:
+        length = LONGEST * value / most
+        said = f"{value:,.0f}" if is_ours else f"{value:,.0f}  (1 / {ours / value:.1f})"
+        pieces.append(tag("text", name, x=LEFT - 8, y=y + 14, text_anchor="end"))
+        kind = "ours" if is_ours else "theirs"
+        pieces.append(tag("rect", class_=kind, x=LEFT, y=y, width=max(length, 1.0), height=BAR, rx=3))
+        pieces.append(tag("text", said, x=LEFT + length + 8, y=y + 14))
+        y += ROW
+    return y + 14
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("benchmarks/results"))
+    folder = parser.parse_args().folder
+    results = read_results(folder)
+    print(table(results))
+    for name, words in WORDS.items():
+        with atomic_write(folder / name) as file:
+            file.write(f"{speed_plot(results, words)}\n")
+    print(f"\n{folder / 'speed.svg'}")
+
+
+if __name__ == "__main__":
+    main()

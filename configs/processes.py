@@ -1,0 +1,22 @@
+"""Which of several processes this is; `torchrun` and `accelerate launch` say so in the environment. No torch here."""
+
+import os
+
+
+def world_size() -> int:
+    """How many processes work together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, which is also that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints, and writes what all share."""
+    return rank() == 0
