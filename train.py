@@ -39,7 +39,7 @@ def main() -> None:
     from modeling.adapter import SentimentConfig, save_adapter
     from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
-    from modeling.distributed import join
+    from modeling.distributed import join, whole_trainable
     from modeling.plan import describe_plan
     from modeling.prediction import predict_logits
     from modeling.predictions import Predictions
@@ -75,7 +75,7 @@ def main() -> None:
     measured = {}
     for name in [name for name in splits if name != "train"]:
         logits = predict_logits(
-            model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}", shared=True
+            model, tokenized[name].input_ids, tokenizer.pad_token_id, progress=f"预测 {name}", shared=trainer.shares
         )
         predictions = Predictions(splits[name].texts, logits, splits[name].labels)
         measured[name] = classification_metrics(predictions, list(model.config.id2label.values()))
@@ -90,8 +90,9 @@ def main() -> None:
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
+    trained = whole_trainable(model)
     if is_main():
-        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
+        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info, trained)
         mark_finished(output_dir, run)
         trainer.best.remove()
 

@@ -83,7 +83,9 @@ def predict_logits(
     logits = np.zeros((len(rows), model.config.num_labels), np.float32)
     batches = list(batches_by_length([len(row) for row in rows], max_tokens or BATCH_TOKENS[device.kind]))
     mine = batches[rank() :: world_size()] if shared else batches
-    with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=progress is None or not is_main(), leave=False) as bar:
+    with tqdm(
+        total=sum(map(len, mine)), desc=progress, unit="条", disable=progress is None or not is_main(), leave=False
+    ) as bar:
         for batch in mine:
             inputs = {name: value.to(parameter.device) for name, value in pad([rows[i] for i in batch], pad_id).items()}
             with torch.inference_mode(), device.autocast():

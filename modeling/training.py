@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from configs.errors import UserError
 from configs.lora_config import LoraSettings
 from configs.processes import is_main, world_size
 from configs.training_config import TrainingConfig
@@ -24,7 +25,7 @@ from data.rows import Rows
 from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.devices import best_device
-from modeling.distributed import EvenSampler, wait_for_all
+from modeling.distributed import EvenSampler, wait_for_all, whole_trainable
 from modeling.prediction import pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
 
@@ -167,6 +168,11 @@ class SentimentTrainer(Trainer):
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving = False
 
+    @property
+    def shares(self) -> bool:
+        """Whether processes share out the rows to predict; under FSDP each layer needs all of them at each batch."""
+        return not self.is_fsdp_enabled
+
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
         if world_size() == 1:
             return self.sampler
@@ -176,7 +182,7 @@ class SentimentTrainer(Trainer):
         """Accuracy and mean loss by the one prediction loop."""
         rows = eval_dataset or self.eval_dataset
         logits = torch.from_numpy(  # (N, C)
-            predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估", shared=True)
+            predict_logits(self.model, rows.input_ids, self.pad_id, progress="评估", shared=self.shares)
         )
         labels = torch.tensor(rows.labels)
         metrics = {
@@ -198,7 +204,7 @@ class SentimentTrainer(Trainer):
     def _save_checkpoint(self, model, trial=None) -> None:
         """Trainer writes into the staging folder; the store then makes it visible as a whole."""
         name = f"checkpoint-{self.state.global_step}"
-        self.saving = True
+        self.saving, self.trained = True, whole_trainable(self.model)
         try:
             super()._save_checkpoint(model, trial)
         finally:
@@ -210,8 +216,10 @@ class SentimentTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
+        if not is_main():
+            return
         os.makedirs(output_dir, exist_ok=True)
-        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+        self.model.save_pretrained(output_dir, state_dict=self.trained, save_embedding_layers=False)
 
 
 def build_trainer(
@@ -222,7 +230,7 @@ def build_trainer(
     best = BestAdapter(output_dir, config.early_stopping_patience)
     if checkpoint:
         best.restore_from(checkpoint)
-    return SentimentTrainer(
+    trainer = SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
         train_dataset=train,
@@ -234,6 +242,9 @@ def build_trainer(
         best=best,
         pad_id=tokenizer.pad_token_id,
     )
+    if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
+        raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
+    return trainer
 
 
 def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
