@@ -46,7 +46,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from modeling.adapter import SentimentConfig, save_adapter
     from modeling.builder import build_for_training, lasting_name
     from modeling.checkpoints import Run, choose_checkpoint, mark_finished
-    from modeling.distributed import join
+    from modeling.distributed import join, whole_trainable
     from modeling.plan import describe_plan
     from modeling.predictions import Predictions
     from modeling.run_record import run_info
@@ -100,8 +100,9 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     )
     seconds = time.time() - started
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
+    trained = whole_trainable(model)
     if is_main():
-        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info)
+        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info, trained)
         mark_finished(output_dir, run)
         trainer.best.remove()
 

@@ -166,10 +166,21 @@ def _are_labels(labels: Any) -> bool:
     )
 
 
-def save_adapter(folder: str | Path, model, tokenizer, sentiment: SentimentConfig, seen: list[str], info: dict) -> None:
-    """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts."""
+def save_adapter(
+    folder: str | Path,
+    model,
+    tokenizer,
+    sentiment: SentimentConfig,
+    seen: list[str],
+    info: dict,
+    trained: dict | None = None,
+) -> None:
+    """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
+
+    `trained` are the trainable parameters by name, where the model itself holds only pieces of them (FSDP).
+    """
     with atomic_folder(folder) as new:
-        model.save_pretrained(new, save_embedding_layers=False)
+        model.save_pretrained(new, state_dict=trained, save_embedding_layers=False)
         (new / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         tokenizer.save_pretrained(new)
         sentiment.save(new)

@@ -36,7 +36,7 @@ class Float32Head(nn.Linear):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (B, T, D) -> (B, T, C)
         with torch.autocast(hidden.device.type, enabled=False):
-            return nn.functional.linear(hidden.float(), self.weight)
+            return nn.functional.linear(hidden.float(), self.weight.float())  # FSDP hands it over in bf16
 
 
 def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:

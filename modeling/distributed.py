@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler
 
 from configs.processes import is_main, local_rank, world_size
@@ -48,6 +49,25 @@ def total(numbers: np.ndarray) -> np.ndarray:
     summed = torch.from_numpy(numbers.copy())
     dist.all_reduce(summed)
     return summed.numpy()
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor of which FSDP keeps a piece in each process; all processes have to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_trainable(model) -> dict[str, torch.Tensor]:
+    """The trainable parameters by name, whole; all processes have to ask."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    state = model.state_dict()  # which FSDP brings back to its pieces first
+    return {name: whole(state[name]) for name in names}
+
+
+def like(tensor: torch.Tensor, model_tensor: torch.Tensor) -> torch.Tensor:
+    """The inverse of `whole`: this process's piece, where the model has pieces."""
+    if not isinstance(model_tensor, DTensor):
+        return tensor
+    return distribute_tensor(tensor, model_tensor.device_mesh, model_tensor.placements)
 
 
 class EvenSampler(Sampler[int]):

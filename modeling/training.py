@@ -30,7 +30,7 @@ from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
-from modeling.distributed import EvenSampler
+from modeling.distributed import EvenSampler, whole_trainable
 from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import pad, predict_logits
@@ -221,6 +221,11 @@ class SentimentTrainer(PiecewiseTrainer):
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
             raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
 
+    @property
+    def shares(self) -> bool:
+        """Whether processes share out the rows to predict; under FSDP each layer needs all of them at each batch."""
+        return not self.is_fsdp_enabled
+
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
         if world_size() == 1:
             return self.sampler
@@ -242,7 +247,9 @@ class SentimentTrainer(PiecewiseTrainer):
     def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:
         """(N, C) by the one prediction loop, each process its share, in batches that fit the memory."""
         most = self.pieces.prediction_tokens
-        return predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=True)
+        return predict_logits(
+            self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=self.shares
+        )
 
     def finished_model(self):
         """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
@@ -255,7 +262,7 @@ class SentimentTrainer(PiecewiseTrainer):
     def _save_checkpoint(self, model, trial=None) -> None:
         """Trainer writes into the staging folder; the store then makes it visible as a whole."""
         name = f"checkpoint-{self.state.global_step}"
-        self.saving = True
+        self.saving, self.trained = True, whole_trainable(self.model)
         try:
             with writing_to(self.store.output_dir / name):
                 super()._save_checkpoint(model, trial)
@@ -274,7 +281,7 @@ class SentimentTrainer(PiecewiseTrainer):
         if not self.args.should_save:
             return
         os.makedirs(output_dir, exist_ok=True)
-        self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+        self.model.save_pretrained(output_dir, state_dict=self.trained, save_embedding_layers=False)
 
 
 def build_trainer(
@@ -302,6 +309,8 @@ def build_trainer(
         best=best,
         pad_id=tokenizer.pad_token_id,
     )
+    if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
+        raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
     fit_memory(trainer, config)
     return trainer
 

@@ -5,9 +5,13 @@ torchrun --nproc_per_node 2 tests/several_processes.py '[["train", "--preset", "
 
 import importlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
+
+import yaml
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 from configs.errors import run_script
 from configs.processes import is_main
@@ -25,9 +29,26 @@ def forget(folder: str, copy: str, step: str) -> None:
                 shutil.rmtree(checkpoint)
 
 
+def fsdp(config: str) -> None:
+    """What `accelerate launch --config_file` sets; on a CPU accelerate itself would go back to DDP without a word."""
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    for name, value in yaml.safe_load(Path(config).read_text(encoding="utf-8"))["fsdp_config"].items():
+        name = {"fsdp_transformer_layer_cls_to_wrap": "fsdp_transformer_cls_to_wrap"}.get(name, name)
+        os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
+    begin = AcceleratorState.__init__
+
+    def begin_as_on_gpus(self, *args, **kwargs) -> None:
+        if not AcceleratorState._shared_state:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+        begin(self, *args, **kwargs)
+
+    AcceleratorState._reset_state()
+    AcceleratorState.__init__ = begin_as_on_gpus
+
+
 for name, *arguments in json.loads(sys.argv[1]):
-    if name == "forget":
-        forget(*arguments)
+    if name in ("forget", "fsdp"):
+        {"forget": forget, "fsdp": fsdp}[name](*arguments)
         wait_for_all()
         continue
     sys.argv = [f"{name}.py", *arguments]

@@ -30,6 +30,7 @@ def runs(small_base, tmp_path_factory):
     alone = run_in_processes(1, [whole, [*predict, f"{folder}/one.jsonl"]])
     forget = ["forget", f"{folder}/two", f"{folder}/resumed", "10"]
     work = [[*train, f"{folder}/two"], forget, [*train, f"{folder}/resumed"], [*predict, f"{folder}/two.jsonl"]]
+    work += [["fsdp", "configs/fsdp.yaml"], [*train, f"{folder}/pieces"]]
     together = run_in_processes(2, work)
     assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
     return folder, together
@@ -77,9 +78,21 @@ def test_a_run_of_two_processes_is_taken_up_again_and_ends_with_the_same_bits(ru
 
 
 def test_the_first_process_alone_speaks(runs):
-    assert runs[1].stdout.count("正在载入") == 2  # two trainings
-    assert runs[1].stdout.count("2 个进程") == 2
+    assert runs[1].stdout.count("正在载入") == 3  # three trainings
+    assert runs[1].stdout.count("2 个进程") == 3
     assert runs[1].stderr.count("条预测写在") == 1
+
+
+def test_a_base_in_pieces_learns_the_same(runs):
+    """FSDP; where the CPU multiplies in bf16, its weights are rounded, DDP's only multiplied so."""
+    one, pieces = history(runs[0] / "one"), history(runs[0] / "pieces")
+    assert (runs[0] / "pieces" / "checkpoint-20" / "pytorch_model_fsdp.bin").is_file()
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in (one, pieces)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    expected, found = adapter_of(runs[0] / "one"), adapter_of(runs[0] / "pieces")
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=0.03, rtol=0)
 
 
 def test_the_same_file_of_predictions(runs):
