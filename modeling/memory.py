@@ -21,6 +21,8 @@ from modeling.prediction import BATCH_TOKENS, pad, padded_length
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.
 RUNTIME = {"cuda": 700_000_000, "mps": 800_000_000, "cpu": 800_000_000}
+# How oneDNN (a CPU's matrices) and cuBLAS say that they got no memory.
+LIBRARIES_OUT_OF_MEMORY = ("could not create a primitive", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MARGIN = 1.1  # what an allocator loses between blocks
 # Tokens of the row that is counted; on a CPU as long as the rows get, since attention there can keep (T, T) scores.
 MOST_PROBE_TOKENS = {"cuda": 128, "mps": 128, "cpu": 512}
@@ -152,4 +154,6 @@ def memory_limit(device: Device, max_memory_gb: float | None) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or in main memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LIBRARIES_OUT_OF_MEMORY)

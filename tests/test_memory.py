@@ -100,6 +100,7 @@ def test_no_limit_on_a_cpu_unless_asked_for():
 def test_what_counts_as_a_lack_of_memory():
     message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
     assert all(map(is_out_of_memory, [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError(message)]))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's words
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55)
     assert is_out_of_memory(caught.value)
