@@ -38,7 +38,11 @@ class Account:
     per_token: int  # what autograd keeps for each padded token, all layers together
     hidden: int  # of these, the input of one layer
     layers: int
-    runtime: int
+    device: str  # kind
+
+    @property
+    def runtime(self) -> int:
+        return RUNTIME[self.device]
 
     def slope(self, recompute: bool) -> float:
         """Bytes for each padded token. The layer at work needs about as much again as it keeps."""
@@ -57,8 +61,9 @@ class Account:
         return int(((limit - self.runtime) / MARGIN - self.fixed(recompute)) / self.slope(recompute))
 
     def prediction_tokens(self, limit: int) -> int:
-        """The same for a pass without gradients: one layer at work, nothing kept."""
-        return int(((limit - self.runtime) / MARGIN - self.fixed(True)) / (2 * self.per_token / self.layers))
+        """The same for a pass without gradients, one layer at work and nothing kept; no more than is usual."""
+        within = ((limit - self.runtime) / MARGIN - self.fixed(True)) / (2 * self.per_token / self.layers)
+        return min(int(within), BATCH_TOKENS[self.device])
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def choose(account: Account, limit: int, *, longest: int, rows: int, recompute: 
     Where not even one row with recomputation fits, that is what is returned, and it is `too_much`.
     """
     longest = padded_length(longest)
-    prediction = min(max(account.prediction_tokens(limit), longest), max(BATCH_TOKENS.values()))
+    prediction = max(account.prediction_tokens(limit), longest)
     for again in [True] if recompute else [False, True]:
         tokens = account.tokens_within(limit, again)
         if tokens >= longest or again:
@@ -113,7 +118,7 @@ def measure(model, device: Device, longest: int) -> Account:
         per_token=per_token,
         hidden=model.config.hidden_size * element,
         layers=model.config.num_hidden_layers,
-        runtime=RUNTIME[device.kind],
+        device=device.kind,
     )
 
 

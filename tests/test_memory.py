@@ -19,11 +19,12 @@ from modeling.cpu_speed import CpuDropout, random_bits
 from modeling.devices import Device
 from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
 from modeling.plan import describe_pieces
+from modeling.prediction import BATCH_TOKENS
 from modeling.training import build_trainer, tokenize
 
 CPU = Device("cpu", False)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
-LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, 700_000_000)
+LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
 QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
 
 
@@ -86,6 +87,13 @@ def test_recomputation_when_asked_for_and_too_much_when_nothing_fits():
     pieces = choose(LORA, 3 * GB, longest=256, rows=8)
     assert pieces.too_much and pieces.recompute and pieces.rows(8, 256) == 1
     assert "多半不够" in describe_pieces(pieces, Device("cuda", True))
+
+
+def test_predictions_stay_within_the_limit_and_take_no_more_than_usual():
+    assert choose(LORA, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cuda"]
+    on_cpu = dataclasses.replace(LORA, device="cpu")
+    assert choose(on_cpu, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cpu"]
+    assert 256 <= choose(LORA, int(4.5 * GB), longest=256, rows=8).prediction_tokens < 4096
 
 
 def test_rows_are_shared_equally():
