@@ -28,11 +28,12 @@ import torch
 from random_weights import random_base
 from transformers import Qwen2Config
 
+from configs.errors import run_script
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.atomic import write_json
 from data.rows import LABEL_NAMES
-from modeling.builder import add_lora, build_for_training, load_base, load_tokenizer
+from modeling.builder import add_lora, build_for_training, find_model, load_base, load_tokenizer
 from modeling.checkpoints import Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import Device, best_device
@@ -94,11 +95,12 @@ def run_case(args, case: Case) -> dict:
     ids = torch.randint(5, model.config.vocab_size // 2, (rows, length)).tolist()
     tokenized = TokenizedRows(ids, [i % 2 for i in range(rows)])
     trainer = build_trainer(config, model, tokenizer, {"train": tokenized, "validation": tokenized}, Run({}), None)
-    picked = trainer.pieces
+    picked, loading = trainer.pieces, torch.cuda.max_memory_reserved()
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
     free, _ = torch.cuda.mem_get_info()
-    reserved = torch.cuda.max_memory_reserved()
+    training = torch.cuda.max_memory_reserved()
+    reserved = max(loading, training)
     outside = total - free - torch.cuda.memory_reserved()  # CUDA's context, and other programs if there are any
     return {
         "picked": describe_pieces(picked, best_device()), "pieces": asdict(picked),
@@ -107,7 +109,8 @@ def run_case(args, case: Case) -> dict:
         "float32_frozen_bytes": sum(
             p.numel() * 4 for p in model.parameters() if p.dtype == torch.float32 and not p.requires_grad
         ),
-        "max_memory_allocated": torch.cuda.max_memory_allocated(), "max_memory_reserved": reserved,
+        "max_memory_allocated": torch.cuda.max_memory_allocated(), "max_memory_reserved": training,
+        "max_memory_reserved_while_loading": loading,
         "outside_torch": outside, "peak_bytes": reserved + outside,
         "within_limit": None if case.gb is None else reserved + outside <= case.gb * GB,
     }  # fmt: skip
@@ -163,7 +166,7 @@ def account_of(args, shape: Path, folders: list[Path], quantize: bool) -> tuple[
     layers = Qwen2Config.from_json_file(shape / "config.json").num_hidden_layers
     added = {f: getattr(two, f) - getattr(one, f) for f in ("weights", "training", "per_pass", "per_token")}
     whole = {name: getattr(one, name) + (layers - 1) * value for name, value in added.items()}
-    account = replace(one, **whole, layers=layers, runtime=RUNTIME["cuda"])
+    account = replace(one, **whole, layers=layers, device="cuda")
     return account, {
         str(again): {
             "estimated": int(two.slope(again) * args.batch_size * args.max_length),
@@ -238,9 +241,9 @@ def main() -> None:
             args.model_name = str(random_base(args.model_name, Path(tempfile.gettempdir()) / "random_base"))
         result["measured"] = measured_cases(args)
     else:
-        result["estimated"] = estimated_cases(args, Path(args.model_name))
+        result["estimated"] = estimated_cases(args, Path(find_model(args.model_name)[0]))
     write_json(args.output, result)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -151,7 +151,7 @@ def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.train()
-    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the next one wraps it again
+    # accelerate's autocast stays around the model: it wraps a model once, and never again after an unwrapping.
     model.get_base_model().gradient_checkpointing_disable()
     return clock
 

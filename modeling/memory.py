@@ -20,7 +20,9 @@ from modeling.prediction import BATCH_TOKENS, pad, padded_length
 
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.
-RUNTIME = {"cuda": 700_000_000, "mps": 700_000_000, "cpu": 700_000_000}
+RUNTIME = {"cuda": 700_000_000, "mps": 800_000_000, "cpu": 800_000_000}
+# How oneDNN (a CPU's matrices) and cuBLAS say that they got no memory.
+LIBRARIES_OUT_OF_MEMORY = ("could not create a primitive", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MARGIN = 1.1  # what an allocator loses between blocks
 # Tokens of the row that is counted; on a CPU as long as the rows get, since attention there can keep (T, T) scores.
 MOST_PROBE_TOKENS = {"cuda": 128, "mps": 128, "cpu": 512}
@@ -36,7 +38,11 @@ class Account:
     per_token: int  # what autograd keeps for each padded token, all layers together
     hidden: int  # of these, the input of one layer
     layers: int
-    runtime: int
+    device: str  # kind
+
+    @property
+    def runtime(self) -> int:
+        return RUNTIME[self.device]
 
     def slope(self, recompute: bool) -> float:
         """Bytes for each padded token. The layer at work needs about as much again as it keeps."""
@@ -55,8 +61,9 @@ class Account:
         return int(((limit - self.runtime) / MARGIN - self.fixed(recompute)) / self.slope(recompute))
 
     def prediction_tokens(self, limit: int) -> int:
-        """The same for a pass without gradients: one layer at work, nothing kept."""
-        return int(((limit - self.runtime) / MARGIN - self.fixed(True)) / (2 * self.per_token / self.layers))
+        """The same for a pass without gradients, one layer at work and nothing kept; no more than is usual."""
+        within = ((limit - self.runtime) / MARGIN - self.fixed(True)) / (2 * self.per_token / self.layers)
+        return min(int(within), BATCH_TOKENS[self.device])
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def choose(account: Account, limit: int, *, longest: int, rows: int, recompute: 
     Where not even one row with recomputation fits, that is what is returned, and it is `too_much`.
     """
     longest = padded_length(longest)
-    prediction = min(max(account.prediction_tokens(limit), longest), max(BATCH_TOKENS.values()))
+    prediction = max(account.prediction_tokens(limit), longest)
     for again in [True] if recompute else [False, True]:
         tokens = account.tokens_within(limit, again)
         if tokens >= longest or again:
@@ -111,7 +118,7 @@ def measure(model, device: Device, longest: int) -> Account:
         per_token=per_token,
         hidden=model.config.hidden_size * element,
         layers=model.config.num_hidden_layers,
-        runtime=RUNTIME[device.kind],
+        device=device.kind,
     )
 
 
@@ -152,4 +159,6 @@ def memory_limit(device: Device, max_memory_gb: float | None) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or in main memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LIBRARIES_OUT_OF_MEMORY)

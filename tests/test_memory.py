@@ -19,11 +19,12 @@ from modeling.cpu_speed import CpuDropout, random_bits
 from modeling.devices import Device
 from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
 from modeling.plan import describe_pieces
+from modeling.prediction import BATCH_TOKENS
 from modeling.training import build_trainer, tokenize
 
 CPU = Device("cpu", False)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
-LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, 700_000_000)
+LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
 QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
 
 
@@ -88,6 +89,13 @@ def test_recomputation_when_asked_for_and_too_much_when_nothing_fits():
     assert "多半不够" in describe_pieces(pieces, Device("cuda", True))
 
 
+def test_predictions_stay_within_the_limit_and_take_no_more_than_usual():
+    assert choose(LORA, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cuda"]
+    on_cpu = dataclasses.replace(LORA, device="cpu")
+    assert choose(on_cpu, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cpu"]
+    assert 256 <= choose(LORA, int(4.5 * GB), longest=256, rows=8).prediction_tokens < 4096
+
+
 def test_rows_are_shared_equally():
     assert [Pieces().rows(8, 999), Pieces(100).rows(8, 200), Pieces(1000).rows(8, 200)] == [8, 1, 4]
     assert [Pieces(1600).rows(8, 200), Pieces(1000).rows(7, 200), Pieces(512).rows(1, 8)] == [8, 4, 1]
@@ -100,6 +108,7 @@ def test_no_limit_on_a_cpu_unless_asked_for():
 def test_what_counts_as_a_lack_of_memory():
     message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
     assert all(map(is_out_of_memory, [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError(message)]))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's words
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55)
     assert is_out_of_memory(caught.value)
@@ -211,9 +220,9 @@ def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
     ]  # fmt: skip
     run_train(monkeypatch, *flags, "--output_dir", tmp_path / "whole")
     assert "整批一次算完，不重算激活" in capsys.readouterr().out
-    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "pieces", "--max_memory_gb", "0.706")
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "pieces", "--max_memory_gb", "0.806")
     plan = capsys.readouterr().out
-    assert "每次最多算" in plan and "可用 0.7 GB" in plan
+    assert "每次最多算" in plan and "可用 0.8 GB" in plan
     from safetensors.torch import load_file
 
     whole, pieces = (

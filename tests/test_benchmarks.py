@@ -1,0 +1,82 @@
+"""The benchmarks run as scripts do, on a throwaway shape; their figures are for quiet machines."""
+
+import importlib.util
+import json
+import shutil
+import sys
+
+import pytest
+from small import REPOSITORY
+
+FOLDER = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """name, arguments -> what its `main` wrote."""
+    monkeypatch.syspath_prepend(str(FOLDER))  # as `python benchmarks/x.py` has it
+
+    def run(name, *arguments, output):
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--output", str(output)])
+        module.main()
+        return json.loads(output.read_text(encoding="utf-8"))
+
+    return run
+
+
+@pytest.fixture
+def shape_only(small_base, tmp_path):
+    """A folder with config and tokenizer and no weights."""
+    folder = tmp_path / "shape"
+    shutil.copytree(small_base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+def test_training_speed_compares_three_real_loops(benchmark, small_base, tmp_path, capsys):
+    result = benchmark(
+        "train_speed", "--model_name", small_base, "--batch_size", 2, "--steps", 8, output=tmp_path / "speed.json"
+    )
+    rows = {row["variant"]: row for row in result["variants"]}
+    assert rows["a"]["padding"] > rows["b"]["padding"] > rows["c"]["padding"]
+    assert rows["c"]["review_tokens_per_second"] > rows["a"]["review_tokens_per_second"] > 0
+    assert result["limit"] == pytest.approx(5.63, abs=0.01) and result["environment"]["versions"]["torch"]
+    assert "(c) ours" in capsys.readouterr().out
+
+
+def test_the_memory_account_scales_from_two_layers_to_the_whole_shape(benchmark, shape_only, tmp_path):
+    config = json.loads((shape_only / "config.json").read_text())
+    config |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}
+    (shape_only / "config.json").write_text(json.dumps(config))
+    result = benchmark(
+        "memory", "--model_name", shape_only, "--max_length", 64, "--batch_size", 2, output=tmp_path / "memory.json"
+    )
+    accounts = {kind: result["estimated"][kind]["account"] for kind in ("LoRA", "QLoRA")}
+    # bf16: embeddings, final norm; q, k, v with biases, o, the MLP and two norms of each layer. float32: adapter, head.
+    layer = 64 * (64 + 32 + 32 + 64) + 128 + 3 * 64 * 128 + 2 * 64
+    trained = 5 * 8 * ((64 + 64) + (64 + 32) + (64 + 32) + (64 + 64)) + 2 * 64
+    assert accounts["LoRA"]["weights"] == 2 * (257 * 64 + 64 + 5 * layer) + 4 * (trained + 2 * 64)
+    assert accounts["LoRA"]["training"] == 12 * trained
+    assert accounts["QLoRA"]["weights"] < accounts["LoRA"]["weights"]
+    assert accounts["LoRA"]["layers"] == 5
+    assert result["estimated"]["LoRA"]["choices"]["4"]["max_tokens"] is None
+
+
+def test_random_weights_have_the_shape_and_the_way_of_a_real_model(small_base, shape_only, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from random_weights import random_base
+
+    from configs.lora_config import LoraSettings
+    from configs.training_config import TrainingConfig
+    from modeling.builder import build_for_training
+
+    folder = random_base(shape_only, tmp_path / "random")
+    assert random_base(shape_only, folder) == folder  # made once
+    shapes = [
+        {name: p.shape for name, p in build_for_training(TrainingConfig(model_name=str(base)), LoraSettings())[0]
+         .named_parameters()} for base in (small_base, folder)
+    ]  # fmt: skip
+    assert shapes[0] == shapes[1]
