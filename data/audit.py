@@ -14,6 +14,7 @@ This file is a script like train.py; the checks themselves are pure functions in
 data/audit_checks.py and data/suspicious_labels.py.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def main() -> None:
         [AuditConfig], None, description=help_text("训练前检查数据：重复、矛盾、泄漏与可疑标注。", __doc__)
     )
     table = Path(config.output_dir) / TABLE
-    if config.drop_rows and Path(config.drop_rows).resolve() == table.resolve():
+    if config.drop_rows and os.path.realpath(config.drop_rows) == os.path.realpath(table):
         raise UserError(f"--drop_rows 就是将要写的 {table}，会被覆盖；请先把它另存为别的名字")
     print("正在载入……", flush=True)
 

@@ -26,16 +26,17 @@ class PartialFile:
     """`key` names everything that the content depends on; `resume` goes on with one of the same key, or starts."""
 
     def __init__(self, target: Path, key: dict[str, Any], resume: bool):
-        self.target, self.key = target, key
-        self.path = target.with_name(target.name + ".partial")
-        self.state_path = target.with_name(target.name + ".partial.json")
+        self.target, self.key = Path(os.path.realpath(target)), key  # a link stays a link
+        self.path = self.target.with_name(self.target.name + ".partial")
+        self.state_path = self.target.with_name(self.target.name + ".partial.json")
         self.rows, self.size, self._digest = 0, 0, hashlib.sha256()
         self._resume = resume
 
     def __enter__(self) -> "PartialFile":
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+", buffering=0)  # a buffer would try again when it is closed
+            # Without a buffer, which would try again to write when it is closed.
+            self._file = open(self.path, "ab+", buffering=0, opener=_open_itself)
         except OSError as error:
             raise self._unwritable(error) from None
         try:
@@ -106,6 +107,11 @@ class PartialFile:
     def _unwritable(self, error: OSError) -> UserError:
         kept = f"；已算好的 {self.rows:,} 条留着，解决后加 --resume 接着算" if self.rows else ""
         return UserError(f"不能写 {self.path}：{error.strerror}{kept}")
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Never what a link of this name points to: that is somebody else's file."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _require_same(path: Path, theirs: Any, ours: dict[str, Any]) -> None:

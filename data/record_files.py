@@ -195,6 +195,8 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[Record]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"第 {number} 行", record
+    except UnicodeDecodeError:
+        raise UserError(f"{path} 第 {number + 1} 行附近有不是 UTF-8 编码的文本") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"不能读 {path}：不是完整的 parquet 文件（{first_line(error)}）") from None
 

@@ -112,9 +112,7 @@ def require_adapter(folder: str | Path) -> Path:
 
 
 def _check_peft_config(path: Path) -> None:
-    """Only a plain LoRA of a size that can be. Without this PEFT asks the hub for a file that it cannot read here,
-    and imports any module that `megatron_core` names.
-    """
+    """Only a plain LoRA of a size that can be: PEFT would import any module that `megatron_core` names."""
     config = read_object(path)
     if config.get("peft_type") != "LORA" or config.get("megatron_config"):
         raise damaged(path, f"不是普通的 LoRA 适配器：peft_type={config.get('peft_type')!r:.60}")

@@ -37,13 +37,14 @@ def predict_file(
     before = _state(source)
     total = sum(1 for _ in read_texts(source, text_column))
     with PartialFile(target, partial_key(predictor, source, target, text_column, model), resume) as partial:
-        texts = islice(read_texts(source, text_column), partial.rows, None)
-        with tqdm(total=total, initial=partial.rows, desc="预测", unit="条", leave=False) as bar:
-            for chunk in chunks(texts, CHUNK):
+        done = partial.rows
+        with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
+            for chunk in chunks(islice(read_texts(source, text_column), done, None), CHUNK):
                 answers = predictor.predict_batch(chunk, progress=total > CHUNK)
-                partial.append(encode_answers(answers, target.suffix, first=partial.rows == 0), len(chunk))
+                partial.append(encode_answers(answers, target.suffix, first=done == 0), len(chunk))
+                done += len(chunk)
                 bar.update(len(chunk))
-        if _state(source) != before or partial.rows != total:
+        if _state(source) != before or done != total:
             raise UserError(f"{source} 在预测过程中被改动了，没有写 {target}；请重新运行（不加 --resume）")
         partial.finish()
     return total

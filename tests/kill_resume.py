@@ -36,7 +36,7 @@ VARIANTS = {
     "label_scoring": ["--head", "label_scoring"],
 }
 SETTINGS = [
-    "--max_length", "64", "--batch_size", "4", "--max_steps", "250", "--eval_steps", "9", "--save_steps", "5",
+    "--max_length", "64", "--batch_size", "4", "--max_steps", "300", "--eval_steps", "9", "--save_steps", "5",
     "--save_total_limit", "2", "--learning_rate", "1e-3",
 ]  # fmt: skip
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "sentiment_config.json", "run_info.json")
@@ -54,7 +54,7 @@ class Moment:
 
 # Each delay is about as long as what it interrupts, counted in steps, so that a busy machine changes nothing.
 DURING = [
-    Moment("随时", "", 200),
+    Moment("随时", "", 100),
     Moment("一步之中", "move checkpoint-", 4, most=4),
     Moment("一步之中", "写到", 20),
     Moment("评估之中", "评估", 2, most=2),
@@ -155,35 +155,33 @@ def seconds_per_step(folder: Path) -> float:
     return (newer - older) / 5
 
 
-def killed_run(command: list[str], folder: Path, kills: list[Moment], step: float, rng: random.Random) -> list[str]:
-    """Kill and go on, as often as `kills` says, then to the end; returns what was wrong on the way."""
-    faults, current = [], []
-    folder.mkdir()
-    threading.Thread(target=watch_folder, args=(folder, lambda sign: current[-1].tell(sign)), daemon=True).start()
-    for number, moment in enumerate(kills, start=1):
+def differences(one: Path, other: Path) -> list[str]:
+    first, second = outcome(one), outcome(other)
+    return [f"{key} 不同：\n  {first[key]}\n  {second[key]}" for key in first if first[key] != second[key]]
+
+
+def killed_run(command: list[str], whole: Path, killed: Path, kills: list[Moment], rng: random.Random) -> list[str]:
+    """Kill and go on, once for each of `kills`, then to the end; returns what was wrong."""
+    faults, runs, step = [], [], seconds_per_step(whole)
+    killed.mkdir()
+    threading.Thread(target=watch_folder, args=(killed, lambda sign: runs[-1].tell(sign)), daemon=True).start()
+    never = Moment("", "never", 0)
+    for number, moment in enumerate([*kills, never], start=1):
         for _ in range(3):
-            current.append(Killer(command, moment, step, rng))
-            output = current[-1].wait()
-            if current[-1].hit:
+            runs.append(Killer(command, moment, step, rng))
+            output = runs[-1].wait()
+            if runs[-1].hit:
                 break
-            if current[-1].process.returncode:
-                return [f"{moment.name}：退出码 {current[-1].process.returncode}\n{output[-2000:]}"]
-        found = find_checkpoints(folder)
-        broken = not_whole(folder)
-        faults += broken
-        row = [
-            number,
-            moment.name if current[-1].hit else f"{moment.name}（没有赶上）",
-            found[0].name if found else "—",
-        ]
-        print(
-            "|",
-            " | ".join(map(str, [*row, "、".join(leftovers(folder)) or "—", "；".join(broken) or "是"])),
-            "|",
-            flush=True,
-        )
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    return faults if result.returncode == 0 else [*faults, result.stdout + result.stderr]
+            # It came to its end before the moment: compare, and begin anew.
+            faults += differences(whole, killed) if runs[-1].process.returncode == 0 else [output]
+            if faults or moment is never:
+                return faults
+        faults += (broken := not_whole(killed))
+        name = moment.name if runs[-1].hit else f"{moment.name}（没有赶上）"
+        newest = next((path.name for path in find_checkpoints(killed)), "—")
+        cells = [str(number), name, newest, "、".join(leftovers(killed)) or "—", "；".join(broken) or "是"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    return faults
 
 
 def main() -> int:
@@ -205,11 +203,8 @@ def main() -> int:
         command += [*SETTINGS, *VARIANTS[args.variant], *args.flags, "--output_dir"]
         subprocess.run([*command, work / "whole"], cwd=REPOSITORY, check=True, capture_output=True)
         print("| # | 杀在 | 最新的检查点 | 留下的（文件数） | 看得见的都完整 |\n|---|---|---|---|---|")
-        kills, step = moments(args.kills, rng), seconds_per_step(work / "whole")
-        faults = killed_run([*command, str(work / "killed")], work / "killed", kills, step, rng)
-        if not faults:
-            whole, killed = outcome(work / "whole"), outcome(work / "killed")
-            faults = [f"{key} 不同：\n  {whole[key]}\n  {killed[key]}" for key in whole if whole[key] != killed[key]]
+        kills = moments(args.kills, rng)
+        faults = killed_run([*command, str(work / "killed")], work / "whole", work / "killed", kills, rng)
     print(f"\n{args.variant}，{args.kills} 次，{time.time() - started:.0f} 秒：", end="")
     print("与未中断的完全相同" if not faults else "\n".join(["", *faults]))
     return 1 if faults else 0

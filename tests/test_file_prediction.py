@@ -153,6 +153,28 @@ def test_half_a_surrogate_pair_comes_back_as_it_was(predict, source, tmp_path):
     assert "\\ud83d坏了," in (tmp_path / "out.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("out.xlsx", [".jsonl", ".csv"]),
+        ("out", [".jsonl", ".csv"]),
+        ("in.csv", ["输入文件"]),
+        ("link.csv", ["输入文件"]),
+        ("folder.csv", ["文件夹"]),
+        ("in.csv/out.csv", ["不能写"]),
+        ("x" * 300 + ".csv", ["too long"]),
+    ],
+)
+def test_an_output_that_cannot_be_one_is_refused(plain_adapter, tmp_path, output, words):
+    source = tmp_path / "in.csv"
+    source.write_text("text\n很好\n", encoding="utf-8")
+    (tmp_path / "link.csv").symlink_to(source)
+    (tmp_path / "folder.csv").mkdir()
+    result = run_main(inference.main, "--model_path", plain_adapter, "--input", source, "--output", tmp_path / output)
+    assert_one_message(result, *words)
+    assert source.read_text(encoding="utf-8") == "text\n很好\n"
+
+
 # ---- the partial file itself
 
 
@@ -185,6 +207,23 @@ def test_a_damaged_partial_file_is_refused(tmp_path, damage, words):
         partial.append(b"new\n", 1)
         partial.finish()
     assert target.read_bytes() == b"new\n"
+
+
+def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path):
+    (tmp_path / "other.txt").write_text("mine")
+    (tmp_path / "out.csv.partial").symlink_to("other.txt")
+    with pytest.raises(UserError, match="不能写"), PartialFile(tmp_path / "out.csv", KEY, resume=False):
+        pass
+    assert (tmp_path / "other.txt").read_text() == "mine"
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out.csv").symlink_to("there/real.csv")
+    with PartialFile(tmp_path / "out.csv", KEY, resume=False) as partial:
+        partial.append(b"one\n", 1)
+        partial.finish()
+    assert (tmp_path / "out.csv").is_symlink() and (tmp_path / "there" / "real.csv").read_bytes() == b"one\n"
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):

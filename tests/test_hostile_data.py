@@ -27,6 +27,13 @@ def table(**columns) -> bytes:
     return buffer.getvalue()
 
 
+def not_utf8() -> bytes:
+    import pyarrow
+
+    texts = pyarrow.array([b"ok", b"\xff\xfe"]).view(pyarrow.string())
+    return table(text=texts, label=[1, 0])
+
+
 def put(path, content) -> None:
     """Write a case: text, bytes, or a function that makes something else of the path."""
     if callable(content):
@@ -102,6 +109,7 @@ REFUSED = {
     "parquet of numbers": ("a.parquet", table(text=[1.5], label=[1]), ["第 1 行", "1.5"]),
     "parquet with null": ("a.parquet", table(text=["好", None], label=[1, 0]), ["第 2 行", "None"]),
     "parquet of bytes": ("a.parquet", table(text=[b"ok"], label=[1]), ["第 1 行", "text"]),
+    "parquet of bytes that claim to be text": ("a.parquet", not_utf8(), ["a.parquet", "UTF-8"]),
     "directory": ("a.csv", lambda path: path.mkdir(), ["不是文件"]),
     "missing": ("a.csv", lambda path: None, ["没有这个文件"]),
     "link to itself": ("a.csv", lambda path: path.symlink_to(path), ["a.csv"]),
@@ -244,28 +252,6 @@ def test_an_input_that_cannot_be_read_leaves_the_old_output(case, plain_adapter,
     )
     assert_one_message(result, name, *words)
     assert (tmp_path / "out.csv").read_text() == "old" and not list(tmp_path.glob("*.partial*"))
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("out.xlsx", [".jsonl", ".csv"]),
-        ("out", [".jsonl", ".csv"]),
-        ("in.csv", ["输入文件"]),
-        ("link.csv", ["输入文件"]),
-        ("folder.csv", ["文件夹"]),
-        ("in.csv/out.csv", ["不能写"]),
-        ("x" * 300 + ".csv", ["too long"]),
-    ],
-)
-def test_an_output_that_cannot_be_one_is_refused(plain_adapter, tmp_path, output, words):
-    source = tmp_path / "in.csv"
-    source.write_text(GOOD, encoding="utf-8")
-    (tmp_path / "link.csv").symlink_to(source)
-    (tmp_path / "folder.csv").mkdir()
-    result = run_main(inference.main, "--model_path", plain_adapter, "--input", source, "--output", tmp_path / output)
-    assert_one_message(result, *words)
-    assert source.read_text(encoding="utf-8") == GOOD
 
 
 # ---- real command lines
