@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def watched(stop_at: int | None = None):
 
     def predict_batch(self, texts, **kwargs):
         if len(calls) + 1 == stop_at:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         calls.append(len(texts))
         return original(self, texts, **kwargs)
 
