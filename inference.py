@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.cli import ArgumentParser, help_text
 from configs.errors import UserError, run_script
-from configs.processes import world_size
+from configs.processes import is_main, world_size
 from configs.startup import no_collection
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def predict_input(predictor: "SentimentPredictor", args) -> None:
     target = args.output or args.input.with_suffix(".predictions.jsonl")
     model = model_fingerprint(args.model_path, args.base_model_name)
     count = predict_file(predictor, args.input, target, args.text_column, model=model, resume=args.resume)
-    print(f"{count:,} 条预测写在 {target}", file=sys.stderr)
+    if is_main():
+        print(f"{count:,} 条预测写在 {target}", file=sys.stderr)
 
 
 if __name__ == "__main__":

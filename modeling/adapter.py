@@ -10,6 +10,7 @@ lora_adapter/
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class SentimentConfig:
 def require_adapter(folder: str | Path) -> Path:
     """The folder, if it holds an adapter of ours."""
     folder = Path(folder)
-    recover_folder(folder)
+    recover_folder(Path(os.path.realpath(folder)))  # "." has no name beside which an old folder could lie
     if not folder.is_dir():
         raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
     needed = (FILE_NAME, "adapter_config.json", WEIGHTS)

@@ -60,6 +60,8 @@ def fault_of(checkpoint: Path) -> str | None:
         return f"{MANIFEST} 缺失或损坏（{type(error).__name__}）"
     for name, entry in manifest["files"].items():
         path = checkpoint / name
+        if checkpoint.resolve() not in path.resolve().parents:
+            return f"{MANIFEST} 里的 {name} 在检查点之外"
         try:
             if not path.is_file():
                 return f"缺少 {name}"

@@ -8,16 +8,19 @@ wherever a run was killed and taken up again.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.processes import is_main
 from data.atomic import file_sha256
 from data.partial_file import PartialFile
 from data.record_files import require_file
 from data.review_files import read_texts
 from data.tables import encode_answers
+from modeling.distributed import from_main
 from modeling.prediction import SentimentPredictor
 
 CHUNK = 4096  # enough to put texts of like length together, a few megabytes of answers
@@ -30,23 +33,27 @@ def predict_file(
     """Write the answers to `target` and return how many; it keeps its old content until the new one is whole.
 
     `model` names the model (`model_fingerprint`). With `resume`, what an earlier process has left is gone on with.
+    Of several processes at work together all predict and the first one writes.
     """
     from tqdm import tqdm
 
     check_target(source, target)
     before = _state(source)
     total = sum(1 for _ in read_texts(source, text_column))
-    with PartialFile(target, partial_key(predictor, source, target, text_column, model), resume) as partial:
-        done = partial.rows
+    key = partial_key(predictor, source, target, text_column, model)
+    with PartialFile(target, key, resume) if is_main() else nullcontext() as partial:
+        done = from_main(partial and partial.rows)
         with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
             for chunk in chunks(islice(read_texts(source, text_column), done, None), CHUNK):
                 answers = predictor.predict_batch(chunk, progress=total > CHUNK)
-                partial.append(encode_answers(answers, target.suffix, first=done == 0), len(chunk))
+                if partial:
+                    partial.append(encode_answers(answers, target.suffix, first=done == 0), len(chunk))
                 done += len(chunk)
                 bar.update(len(chunk))
         if _state(source) != before or done != total:
             raise UserError(f"{source} 在预测过程中被改动了，没有写 {target}；请重新运行（不加 --resume）")
-        partial.finish()
+        if partial:
+            partial.finish()
     return total
 
 

@@ -30,7 +30,7 @@ from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
-from modeling.distributed import EvenSampler, whole_trainable
+from modeling.distributed import EvenSampler, from_main, whole_trainable
 from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import pad, predict_logits
@@ -330,7 +330,7 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
             f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
             f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"
         )
-    trainer.use_pieces(pieces)
+    trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches
 
 
 def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from modeling.checkpoints import (
     step_of,
 )
 from modeling.output_lock import LOCK, output_lock
+from modeling.training import SentimentTrainer
 
 resource = pytest.importorskip("resource", reason="limits file sizes: not on Windows")
 
@@ -109,6 +110,16 @@ def handlers():
             signal.signal(number, handler)
 
 
+def interrupted_at_the_end(number):
+    """`SentimentTrainer.logits_of`, sound in an evaluation and interrupted in the prediction after the training."""
+    original = SentimentTrainer.logits_of
+
+    def logits_of(self, rows, title):
+        return original(self, rows, title) if title == "评估" else interrupt(number)
+
+    return logits_of
+
+
 def test_interrupted_in_the_final_prediction_only_the_end_is_done_again(
     small_base, review_files, tmp_path, monkeypatch, capsys
 ):
@@ -122,7 +133,7 @@ def test_interrupted_in_the_final_prediction_only_the_end_is_done_again(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         with handlers(), monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
-            patch.setattr("modeling.prediction.predict_logits", lambda *_, number=number, **__: interrupt(number))
+            patch.setattr("modeling.training.SentimentTrainer.logits_of", interrupted_at_the_end(number))
             run(tmp_path / "stopped")
         assert stop.value.number == number and not (tmp_path / "stopped" / "lora_adapter").exists()
     capsys.readouterr()

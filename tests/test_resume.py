@@ -97,7 +97,7 @@ def test_killed_after_the_last_checkpoint_no_step_is_added(small_base, tmp_path,
 
 def test_patience_is_kept_and_nothing_follows_its_end(small_base, tmp_path):
     """A constant validation accuracy: the first evaluation is the best, and patience ends at the fourth."""
-    settings = {"early_stopping_patience": 3, "learning_rate": 1e-9, "save_steps": 5}
+    settings = {"early_stopping_patience": 3, "learning_rate": 1e-30, "save_steps": 5}
     expected = outcome(go_on(small_base, tmp_path / "whole", **settings), tmp_path / "whole")
     assert expected["checkpoints"] == ["checkpoint-16"] and expected["best"][-1] == 3
     folder = tmp_path / "stopped"
