@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -217,7 +217,7 @@ def estimated_cases(args, shape: Path) -> dict:
             account, check = account_of(args, shape, folders, quantize)
             tokens = args.batch_size * args.max_length
             result[kind] = {"account": asdict(account), "two_layers": check, "whole_batch": {}, "choices": {}}
-            print(f"{kind}: " + "  ".join(f"{f.name} {getattr(account, f.name):,}" for f in fields(account)))
+            print(kind, *(f"{name} {value}" for name, value in asdict(account).items()), sep="  ")
             for again, figures in check.items():
                 print(f"  two layers, recomputed {again}: {figures}")
             for again in (False, True):
