@@ -311,6 +311,8 @@ def build_trainer(
     )
     if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
         raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
+    if config.use_qlora and trainer.is_fsdp_enabled:
+        raise UserError("--use_qlora 不能与 FSDP 一起用；去掉其中一个（多个 GPU 各放一份 4 比特基座：用 torchrun）")
     fit_memory(trainer, config)
     return trainer
 

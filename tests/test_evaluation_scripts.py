@@ -18,6 +18,7 @@ from model_evaluation.answers import Answers
 from model_evaluation.confidence_analysis import save_calibration, thinned, unseen_rows
 from model_evaluation.perturbations import PERTURBATIONS
 from model_evaluation.pipeline import run_single
+from modeling import prediction
 from modeling.adapter import SentimentConfig
 from modeling.fingerprint import model_fingerprint
 from modeling.predictions import Predictions, softmax
@@ -123,12 +124,19 @@ def test_the_terminal_tells_what_was_done_and_where_it_is(evaluated):
 
 def test_the_model_reads_each_distinct_text_once_and_never_again(own_adapter, tmp_path, monkeypatch, asked):
     flags = ("--model_path", own_adapter, "--output_dir", tmp_path / "out", "--steps", MODEL_STEPS, "--max_samples", 4)
+    read_rows, original = [], prediction.predict_logits
+    monkeypatch.setattr(
+        prediction,
+        "predict_logits",
+        lambda model, rows, *a, **k: read_rows.extend(rows) or original(model, rows, *a, **k),
+    )
     assert evaluate(monkeypatch, *flags) == 0
     assert len(asked) == 1 and len(asked[0]) == len(set(asked[0]))
     assert asked[0] == sorted(asked[0])
     first = {name: timeless(tmp_path / "out" / name) for name in CONTRACT}
     passes = read(tmp_path / "out" / "robustness_result.json")["forward_passes"]
     assert passes["predicted_texts"] == passes["distinct_texts"] <= len(asked[0]) < passes["requested_texts"]
+    assert len(read_rows) == passes["distinct_texts"]  # what went into the model's one loop
 
     assert evaluate(monkeypatch, *flags) == 0
     assert len(asked) == 1  # not one text more, whatever the calibration has written into the adapter
