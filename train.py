@@ -50,7 +50,8 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from modeling.plan import describe_plan
     from modeling.predictions import Predictions
     from modeling.run_record import run_info
-    from modeling.training import build_trainer, fingerprint, tokenize
+    from modeling.tokenized import tokenize
+    from modeling.training import build_trainer, fingerprint
 
     join()  # under torchrun or accelerate launch: the other processes
 

@@ -41,7 +41,8 @@ from modeling.memory import GB, RUNTIME, Account, choose, measure
 from modeling.plan import describe_pieces
 from modeling.prediction import pad
 from modeling.run_record import environment
-from modeling.training import TokenizedRows, build_trainer
+from modeling.tokenized import TokenizedRows
+from modeling.training import build_trainer
 
 
 @dataclass(frozen=True)

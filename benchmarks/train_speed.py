@@ -42,7 +42,8 @@ from modeling.devices import best_device
 from modeling.prediction import padded_length
 from modeling.run_record import environment
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import TokenizedRows, build_trainer
+from modeling.tokenized import TokenizedRows
+from modeling.training import build_trainer
 
 MAX_LENGTH = 256
 LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from configs.errors import UserError, writing_to
+from configs.processes import is_main
 
 LOCK, OWNER = ".train.lock", ".train.pid"
 
@@ -20,7 +21,7 @@ def output_lock(folder: str | Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main():
         yield
         return
     try:
@@ -38,7 +39,20 @@ def output_lock(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave_nothing(folder)
         lock.release()
+
+
+def _leave_nothing(folder: Path) -> None:
+    """A run that wrote nothing (a mistyped name, say) takes its folder away again; a folder with anything in it stays.
+
+    While the lock is held: whoever waits for the file that is gone is told so by filelock, and makes a new one.
+    """
+    if {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
+        with suppress(OSError):  # Windows removes no file that is open
+            for name in (LOCK, OWNER):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _owner(folder: Path) -> str:

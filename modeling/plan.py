@@ -8,7 +8,8 @@ from modeling.devices import Device, best_device
 from modeling.memory import GB, Pieces
 from modeling.prediction import padded_length
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import SentimentTrainer, TokenizedRows, steps_per_epoch, total_steps
+from modeling.tokenized import TokenizedRows
+from modeling.training import SentimentTrainer, steps_per_epoch, total_steps
 
 
 def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size: int) -> int:

@@ -6,8 +6,6 @@ trainer.train(resume_from_checkpoint=checkpoint)
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,46 +22,18 @@ from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
 from configs.processes import world_size
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
-from data.preprocessing import clean_text, encode_texts
-from data.rows import Rows
 from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
 from modeling.distributed import EvenSampler, from_main, whole_trainable
+from modeling.losses import balanced_weights, mean_cross_entropy
 from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
-from modeling.prediction import pad, predict_logits
+from modeling.prediction import predict_logits
 from modeling.sampling import LengthGroupedSampler
 from modeling.stopping import KeepLossSum, StopWhenAsked, is_last
-
-NO_LABEL = -100  # what cross-entropy leaves out, and Trainer does not count
-
-
-@dataclass
-class TokenizedRows:
-    """`input_ids[i]`, at most max_length tokens, has the label id `labels[i]`; a map-style torch dataset."""
-
-    input_ids: list[list[int]]
-    labels: list[int]
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index < 0:  # a row that fills up a batch (modeling/distributed.py)
-            return {"input_ids": self.input_ids[~index], "label": NO_LABEL}
-        return {"input_ids": self.input_ids[index], "label": self.labels[index]}
-
-    @property
-    def lengths(self) -> list[int]:
-        return [len(ids) for ids in self.input_ids]
-
-
-def tokenize(rows: Rows, tokenizer, max_length: int, template: str | None = None) -> TokenizedRows:
-    """Cleaned and cut token ids of all rows, in the prompt where there is one, unpadded."""
-    texts = [clean_text(text) for text in rows.texts]
-    return TokenizedRows(encode_texts(tokenizer, texts, max_length, template), rows.labels)
+from modeling.tokenized import TokenizedRows, collate
 
 
 def rows_per_step(config: TrainingConfig) -> int:
@@ -132,38 +102,6 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     # One GPU for each process: Trainer would spread one process over all of them by DataParallel, with larger batches.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def mean_cross_entropy(
-    outputs,
-    labels: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-    *,
-    weights: torch.Tensor | None = None,
-    over_vocabulary: bool = False,
-) -> torch.Tensor:
-    """Cross-entropy summed over the rows (B,) and divided by the rows of the whole optimizer step.
-
-    With `weights` (C,) each row counts by its label's. They are 1 on average over the training rows, so rows are
-    what the sum is divided by in either case; dividing by the weights of the step would undo part of them.
-    Thus 4 x 4 gives the gradient of 16 x 1, also where the last batch is smaller. Left to itself,
-    Trainer 5.x takes Qwen2's classifier for one that divides by itself and skips the division
-    (https://github.com/huggingface/transformers/issues/47688).
-    """
-    # Label scores are log-probabilities over the vocabulary already; a softmax over them is one over the labels.
-    loss = nn.functional.nll_loss if over_vocabulary else nn.functional.cross_entropy
-    weights = None if weights is None else weights.to(labels.device)
-    total = loss(outputs.logits.float(), labels, weight=weights, reduction="sum")
-    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-
-def balanced_weights(labels: Sequence[int]) -> torch.Tensor:
-    """rows / (C x rows of the label), (C,): every label weighs the same in all, and a row 1 on average.
-
-    This is sklearn's "balanced" (King & Zeng 2001). Every label id below C occurs.
-    """
-    counts = torch.bincount(torch.tensor(labels))
-    return len(labels) / (len(counts) * counts.float())
 
 
 class EvaluateAndKeepBest(TrainerCallback):
@@ -333,8 +271,3 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
             f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"
         )
     trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches
-
-
-def collate(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` (B, T), `labels` (B,)."""
-    return pad([row["input_ids"] for row in rows], pad_id) | {"labels": torch.tensor([row["label"] for row in rows])}

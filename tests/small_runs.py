@@ -13,7 +13,8 @@ from configs.training_config import TrainingConfig
 from data.rows import Rows
 from modeling.builder import build_for_training
 from modeling.checkpoints import CheckpointStore, Run, choose_checkpoint, find_checkpoints
-from modeling.training import build_trainer, tokenize
+from modeling.tokenized import tokenize
+from modeling.training import build_trainer
 
 SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
 

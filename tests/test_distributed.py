@@ -10,8 +10,10 @@ from small import REPOSITORY, assert_one_message, run_script, small_reviews, wri
 
 from configs.training_config import TrainingConfig
 from modeling.distributed import EvenSampler
+from modeling.losses import mean_cross_entropy
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import NO_LABEL, TokenizedRows, collate, mean_cross_entropy, rows_per_step, steps_per_epoch
+from modeling.tokenized import NO_LABEL, TokenizedRows, collate
+from modeling.training import rows_per_step, steps_per_epoch
 
 
 @pytest.fixture(scope="module")

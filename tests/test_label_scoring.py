@@ -20,8 +20,8 @@ from modeling.adapter import SentimentConfig, save_adapter
 from modeling.builder import build_for_training, load_adapter, load_tokenizer
 from modeling.devices import Device
 from modeling.label_scoring import as_label_scorer, label_word_ids
+from modeling.losses import mean_cross_entropy
 from modeling.prediction import SentimentPredictor, pad, predict_logits
-from modeling.training import mean_cross_entropy
 from modeling.zero_shot import CONTENT_FREE, ZeroShotPredictor, zero_shot_config
 
 TEXTS = [row["text"] for row in small_reviews(24)]

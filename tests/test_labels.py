@@ -36,9 +36,11 @@ from model_evaluation.pipeline import run_single
 from model_evaluation.scores import STEP
 from modeling.adapter import SentimentConfig, read_run_info
 from modeling.file_prediction import predict_file
+from modeling.losses import balanced_weights, mean_cross_entropy
 from modeling.prediction import SentimentPredictor, predict_logits
 from modeling.predictions import Predictions
-from modeling.training import balanced_weights, fingerprint, mean_cross_entropy, tokenize
+from modeling.tokenized import tokenize
+from modeling.training import fingerprint
 
 THREE = ["中评", "好评", "差评"]  # in the order of their characters
 

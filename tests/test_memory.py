@@ -20,7 +20,8 @@ from modeling.devices import Device
 from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
 from modeling.plan import describe_pieces
 from modeling.prediction import BATCH_TOKENS
-from modeling.training import build_trainer, tokenize
+from modeling.tokenized import tokenize
+from modeling.training import build_trainer
 
 CPU = Device("cpu", False)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.

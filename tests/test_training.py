@@ -26,7 +26,8 @@ from modeling.checkpoints import Run
 from modeling.devices import Device
 from modeling.prediction import SentimentPredictor, pad, predict_logits
 from modeling.sampling import LengthGroupedSampler
-from modeling.training import build_trainer, steps_per_epoch, tokenize
+from modeling.tokenized import tokenize
+from modeling.training import build_trainer, steps_per_epoch
 
 
 def rows(count: int = 40) -> Rows:

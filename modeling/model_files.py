@@ -1,0 +1,62 @@
+"""Where a model's files are (a folder, this repository, the hub's cache), and the tokenizer among them."""
+
+from pathlib import Path
+
+from configs.errors import UserError, first_line
+from data.hub import MODEL_FILES, fetch
+from modeling.run_record import REPOSITORY
+
+END_OF_TEXT = "<|endoftext|>"
+WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
+
+
+def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
+    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None."""
+    if Path(name).is_dir():
+        return name, None
+    if (REPOSITORY / name / "config.json").is_file():
+        return str(REPOSITORY / name), None
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
+    folder, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
+    return str(folder), commit
+
+
+def lasting_name(name: str) -> str:
+    """`name` as an adapter should remember it: a folder outside this repository by its full path."""
+    if Path(name).is_dir() and not (REPOSITORY / name / "config.json").is_file():
+        return str(Path(name).resolve())
+    return name
+
+
+def load_tokenizer(folder: str):
+    """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
+    from transformers import AutoTokenizer
+
+    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would hand back an empty tokenizer without a word
+        raise UserError(f"{folder} 里没有分词器（tokenizer.json）")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+        _make_all_special(tokenizer)
+    except Exception as error:  # each library has its own kind for a damaged file
+        raise UserError(f"{folder} 里的分词器读不出来：{first_line(error)}") from None
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _make_all_special(tokenizer) -> None:
+    """`split_special_tokens` splits special ones alone, and Qwen2.5 has others, such as `<tool_call>`."""
+    from tokenizers import AddedToken
+
+    plain = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    tokenizer.add_tokens([AddedToken(token.content, special=True, normalized=False) for token in plain], True)
+
+
+def require_fitting(tokenizer, model, folder: str) -> None:
+    """A tokenizer of another base would give ids that the embedding does not have."""
+    if (largest := max(tokenizer.get_vocab().values())) >= model.config.vocab_size:
+        raise UserError(
+            f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
+        )
