@@ -1,12 +1,14 @@
 """Predict: a sentence, a prompt, a file, or from a program.
 
-python inference.py --text "酒店很干净，下次还来" --text "屏幕有坏点"
-python inference.py --interactive
-python inference.py --input reviews.csv --output predictions.csv --text_column 评论
-python inference.py --input reviews.csv --output predictions.csv --text_column 评论 --resume
+    python inference.py --text "酒店很干净，下次还来" --text "屏幕有坏点"
+    python inference.py --interactive
+    python inference.py --input reviews.csv --output predictions.csv --text_column 评论
+    python inference.py --input reviews.csv --output predictions.csv --text_column 评论 --resume
 
-from inference import SentimentPredictor
-SentimentPredictor(lora_path="outputs/lora_adapter").predict("酒店很干净，下次还来")
+In a program:
+
+    from inference import SentimentPredictor
+    SentimentPredictor(lora_path="outputs/lora_adapter").predict("酒店很干净，下次还来")
 """
 
 import io
@@ -47,6 +49,10 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     args = parse_args()
+    if args.input:
+        from data.record_files import require_file
+
+        require_file(args.input)  # a mistake in its name need not wait for the model
     with no_collection():
         from modeling.distributed import join
         from modeling.prediction import SentimentPredictor
@@ -89,7 +95,7 @@ def parse_args():
     args = parser.parse_args()
     if not (args.text or args.demo or args.interactive or args.input):
         parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
-    if world_size() > 1 and not args.input:
+    if world_size() > 1 and (args.interactive or not args.input):
         parser.error("多个进程（torchrun）只用于 --input")
     if args.output and not args.input:
         parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")

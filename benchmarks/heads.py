@@ -11,6 +11,7 @@ few-shot curve as SVG.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -55,7 +56,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny", help="train.py's preset")
     parser.add_argument("--work_dir", default="outputs/heads", help="where the adapters go")
     parser.add_argument("--output", default="benchmarks/results/heads.json")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.train_file, args.test_file = (str(Path(path).resolve()) for path in (args.train_file, args.test_file))
+    return args
 
 
 def main() -> None:
@@ -77,17 +80,19 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace, head: str, size: str, seed: int) -> Path:
-    """The adapter folder of one run; trained unless it lies there already."""
-    output = Path(args.work_dir) / f"{head}-{size}-{seed}"
-    adapter = output / "lora_adapter"
-    if not adapter.is_dir():
-        few = ["--num_epochs", str(EPOCHS)] if size == ALL else few_shot_flags(int(size))
-        subprocess.run(
-            [sys.executable, "train.py", "--preset", args.preset, "--train_file", args.train_file,
-             "--test_file", args.test_file, *HEADS[head], *few, "--seed", str(seed), "--output_dir", str(output)],
-            cwd=REPOSITORY, check=True,
-        )  # fmt: skip
-    return adapter
+    """The adapter folder of one run; trained unless just this run lies there already."""
+    output = Path(args.work_dir).resolve() / f"{head}-{size}-{seed}"
+    few = ["--num_epochs", str(EPOCHS)] if size == ALL else few_shot_flags(int(size))
+    flags = [
+        "--preset", args.preset, "--train_file", args.train_file, "--test_file", args.test_file,
+        *HEADS[head], *few, "--seed", str(seed),
+    ]  # fmt: skip
+    made_by = output / "flags.json"
+    if not made_by.is_file() or json.loads(made_by.read_text(encoding="utf-8")) != flags:
+        command = [sys.executable, "train.py", *flags, "--output_dir", str(output)]
+        subprocess.run(command, cwd=REPOSITORY, check=True)
+        write_json(made_by, flags)
+    return output / "lora_adapter"
 
 
 def few_shot_flags(size: int) -> list[str]:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from random_weights import random_base
+from random_weights import random_base, temporary_random_base
 from transformers import Qwen2Config
 
 from configs.errors import run_script
@@ -239,7 +239,7 @@ def main() -> None:
     result = {"arguments": vars(args).copy(), "environment": environment()}
     if torch.cuda.is_available():
         if args.random_weights:
-            args.model_name = str(random_base(args.model_name, Path(tempfile.gettempdir()) / "random_base"))
+            args.model_name = str(temporary_random_base(args.model_name))
         result["measured"] = measured_cases(args)
     else:
         result["estimated"] = estimated_cases(args, Path(find_model(args.model_name)[0]))

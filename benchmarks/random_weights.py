@@ -8,11 +8,13 @@ benchmarks load it on the way that users load theirs.
 
 import argparse
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from data.atomic import file_sha256
 from modeling.devices import best_device
 
 
@@ -32,6 +34,12 @@ def random_base(folder: str | Path, output: str | Path, layers: int | None = Non
         shutil.copy(path, output)
     model.save_pretrained(output)
     return output
+
+
+def temporary_random_base(folder: str | Path) -> Path:
+    """The same in the system's temporary folder, made once for each shape."""
+    shape = file_sha256(Path(folder) / "config.json")[:12]
+    return random_base(folder, Path(tempfile.gettempdir()) / f"random_base-{shape}")
 
 
 if __name__ == "__main__":

@@ -66,10 +66,10 @@ def describe(result: dict) -> Iterator[str]:
             alone = f", one text {row['latency_p50_ms']:.1f} ms" if "latency_p50_ms" in row else ""
             yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
     for row in result.get("measured", ()):
-        peak = f"{row['peak_bytes'] / 2**30:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
+        peak = f"{row['peak_bytes'] / 10**9:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
         yield f"{row['title']:40} {peak}"
     for kind, figures in result.get("estimated", {}).items():
-        yield f"{kind}: " + ", ".join(f"recomputed {k} {v / 2**30:.2f} GB" for k, v in figures["whole_batch"].items())
+        yield f"{kind}: " + ", ".join(f"recomputed {k} {v / 10**9:.2f} GB" for k, v in figures["whole_batch"].items())
     for name, figure in result.get("differences", {}).items():
         yield (
             f"{name:22} mean {figure['mean_difference']:.4f}, most {figure['max_difference']:.4f}, "

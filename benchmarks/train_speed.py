@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from random_weights import random_base
+from random_weights import temporary_random_base
 from torch.utils.data import SequentialSampler
 from transformers import (
     DataCollatorWithPadding,
@@ -211,7 +211,7 @@ def main() -> None:
     args = parse_args()
     shown = vars(args).copy()
     if args.random_weights:
-        args.model_name = str(random_base(args.model_name, Path(tempfile.gettempdir()) / "random_base"))
+        args.model_name = str(temporary_random_base(args.model_name))
     lengths = review_lengths()
     rows = summarise(measure(args, lengths), lengths, args.batch_size)
     print(f"{'':34} {'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8}")

@@ -23,6 +23,10 @@ class UserError(Exception):
     """What is wrong, where, and what to do about it, in the user's language."""
 
 
+class OneProcessError(UserError):
+    """Met by one of several processes alone, which therefore must say so itself."""
+
+
 def first_line(error: Exception) -> str:
     """What a library says about a fault, short enough for a message of ours; its kind where it says nothing."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
@@ -71,7 +75,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except UserError as error:
-        if not local_rank():
+        if not local_rank() or isinstance(error, OneProcessError):
             print(f"错误：{error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from configs.options import ConfigError, check_fields, option
 from configs.prompts import prompt_problems, typed
-from configs.training_config import column_problems
+from configs.training_config import column_problems, label_problems
 
 SPLITS = ("train", "validation", "test")
 STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
@@ -72,6 +72,12 @@ class MetricsConfig(StepConfig):
             own = self.__dataclass_fields__.keys() - StepConfig.__dataclass_fields__.keys()
             given = [f"--{name}" for name in sorted(own) if getattr(self, name) != getattr(MetricsConfig, name)]
             return problems + ([f"{'、'.join(given)}：只用于 --zero_shot"] if given else [])
+        problems += label_problems(self.labels)
+        names = ("model_path", "base_model_name")
+        if adapters := [f"--{name}" for name in names if getattr(self, name) != getattr(MetricsConfig, name)]:
+            problems.append(f"{'、'.join(adapters)}：--zero_shot 不用适配器，基座写在 --model_name")
+        if self.output_dir == MetricsConfig.output_dir:  # the results of an adapter stay
+            self.output_dir = f"{self.output_dir}/zero_shot"
         if not self.model_name:
             problems.append("--zero_shot：需要 --model_name（基座的 Hub 名或本地文件夹）")
         if not (self.dataset or self.test_file):

@@ -50,9 +50,14 @@ def source_problems(config: DataConfig) -> list[str]:
     problems = column_problems(config)
     if config.train_file is None and (config.validation_file or config.test_file):
         problems.append("--validation_file / --test_file：需要同时给出 --train_file")
-    if config.labels is not None and (len(config.labels) < 2 or not all(name.strip() for name in config.labels)):
-        problems.append(f"--labels：应为至少两个标签，用半角逗号分隔，都不为空，得到 {','.join(config.labels)}")
-    return problems
+    return problems + label_problems(config.labels)
+
+
+def label_problems(labels: list[str] | None) -> list[str]:
+    """What is wrong with `--labels`, as far as its words tell."""
+    if labels is None or (len(labels) >= 2 and all(name.strip() for name in labels)):
+        return []
+    return [f"--labels：应为至少两个标签，用半角逗号分隔，都不为空，得到 {','.join(labels)}"]
 
 
 def column_problems(config: Any) -> list[str]:

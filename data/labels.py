@@ -76,6 +76,7 @@ def _binary_id(value: Any) -> int | None:
 def given_labels(names: Sequence[str]) -> list[str]:
     """`--labels` in the one spelling, in its order; `UserError` where two of them are the same label."""
     keys = [label_key(name) for name in names]
+    _require_printable(keys, "--labels")
     if repeated := sorted(key for key, count in Counter(keys).items() if count > 1):
         raise UserError(f"--labels：{'、'.join(repeated)} 出现了不止一次（1 与 1.0 是同一个标签）")
     return keys
@@ -98,12 +99,19 @@ def find_labels(values: Sequence[Any], source: str) -> list[str]:
             "多半指错了列；用 --label_column 指定标签列"
         )
     names = sorted(counts, key=_order)
+    _require_printable(names, source)
     if single := [name for name in names if counts[name] == 1]:
         raise UserError(
             f"{source} 里只出现一次的标签：{shown_labels(single)}。多半写错了，请改正；"
             f"若没有写错，请用 --labels 写明全部标签，逗号分隔（现有 {shown_labels(names)}）"
         )
     return names
+
+
+def _require_printable(names: Sequence[str], source: str) -> None:
+    """Line breaks, full-width blanks and the like: no terminal and no flag can show such a label."""
+    if bad := [name for name in names if not name.isprintable()]:
+        raise UserError(f"{source} 的标签里有不能显示的字符：{'、'.join(f'{name!r:.40}' for name in bad[:5])}；请改正")
 
 
 def _order(name: str) -> tuple[bool, float, str]:

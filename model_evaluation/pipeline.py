@@ -20,6 +20,7 @@ import numpy as np
 from configs.cli import help_text, parse_config
 from configs.errors import UserError
 from configs.evaluation_config import StepConfig
+from data.labels import given_labels
 from data.rows import LABEL_NAMES, Rows
 from data.seen_texts import seen_mask
 from model_evaluation.answers import Answers
@@ -124,7 +125,7 @@ class ZeroShotEvaluation(Evaluation):
         config = self.config
         return zero_shot_config(
             config.model_name,
-            labels=config.labels or LABEL_NAMES,
+            labels=given_labels(config.labels) if config.labels else LABEL_NAMES,
             label_words=config.label_words,
             prompt_template=config.prompt_template,
             max_length=config.max_length,

@@ -120,7 +120,7 @@ def _warnings(results: "Results") -> list[str]:
     """What does not fit together: figures that come from different rows must not be compared."""
     from model_evaluation.report_values import PREDICTIONS
 
-    checks: list[Callable[[Results], str | None]] = [_different_data, _different_predictions]
+    checks: list[Callable[[Results], str | None]] = [_different_data, _different_models, _different_predictions]
     found = [message for check in checks if (message := check(results))]
     if PREDICTIONS in results.problems:
         found.append(results.problems[PREDICTIONS] + "依靠它的图和表没有画。")
@@ -129,17 +129,24 @@ def _warnings(results: "Results") -> list[str]:
 
 def _different_data(results: "Results") -> str | None:
     """The audit is left out: it is about the training rows."""
+    groups = _groups(results, lambda found: (found.get("data") or {}).get("fingerprint"))
+    return f"这些结果来自不同的数据，彼此不能比较（数据指纹 {groups}）。" if groups else None
+
+
+def _different_models(results: "Results") -> str | None:
+    groups = _groups(results, lambda found: found.get("model_fingerprint"))
+    return f"这些结果来自不同的模型，彼此不能比较（模型指纹 {groups}）。" if groups else None
+
+
+def _groups(results: "Results", fingerprint_of: Callable[[dict], str | None]) -> str | None:
+    """Which files have which fingerprint; None where all that have one have the same."""
     from model_evaluation.report_values import STEPS
 
-    by_data: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
     for step in STEPS:
-        fingerprint = ((results.data.get(step.name) or {}).get("data") or {}).get("fingerprint")
-        if fingerprint:
-            by_data.setdefault(fingerprint, []).append(step.file)
-    if len(by_data) < 2:
-        return None
-    groups = "；".join(f"{fingerprint}：{'、'.join(files)}" for fingerprint, files in by_data.items())
-    return f"这些结果来自不同的数据，彼此不能比较（数据指纹 {groups}）。"
+        if fingerprint := fingerprint_of(results.data.get(step.name) or {}):
+            files.setdefault(fingerprint, []).append(step.file)
+    return "；".join(f"{name}：{'、'.join(group)}" for name, group in files.items()) if len(files) > 1 else None
 
 
 def _different_predictions(results: "Results") -> str | None:

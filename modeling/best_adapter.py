@@ -6,6 +6,7 @@ nearly as much as the training. Each checkpoint carries a copy, so a resumed run
 
 import dataclasses
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class BestAdapter:
 
     def offer(self, model, accuracy: float, loss: float, step: int) -> None:
         """Keep the model's adapter if it is better than all before."""
-        if not (accuracy, -loss) > (self.accuracy, -self.loss):  # so written, a loss that is not a number never wins
+        if not math.isfinite(loss) or (accuracy, -loss) <= (self.accuracy, -self.loss):
             self.misses += 1
             return
         from peft import get_peft_model_state_dict

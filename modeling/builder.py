@@ -186,6 +186,8 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
     """Freeze the base and put trainable low-rank neighbours beside its linear layers; a new head stays trainable."""
     from peft import LoraConfig, get_peft_model
 
+    if head != CLASSIFIER and "lm_head" in lora.target_modules:
+        raise UserError("--target_modules：label_scoring 只读 lm_head 的权重，不能给它加 LoRA；请去掉 lm_head")
     targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
     peft_config = LoraConfig(
         task_type=TASK_TYPES[head],

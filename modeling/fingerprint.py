@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from data.atomic import file_sha256
-from modeling.adapter import SentimentConfig, require_adapter
+from modeling.adapter import WEIGHTS, SentimentConfig, require_adapter
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json")
+ADAPTER_FILES = (WEIGHTS, "adapter_config.json", "tokenizer.json")
 
 
 def model_fingerprint(model_path: str | Path, base_model_name: str | None = None) -> str:

@@ -45,6 +45,7 @@ def as_label_scorer(model, words: Sequence[Sequence[int]]):
         model.__class__ = type(f"{cls.__name__}WithLabelScores", (LabelScoring, cls), {})
     training = model.training
     model.label_words = LabelWords(words).to(model.device)
+    model.extra_tokens = len(model.label_words.tails)
     return model.train(training)  # a new module is in training mode
 
 
@@ -138,9 +139,8 @@ def token_log_probs(
     with torch.autocast(hidden.device.type, enabled=False):
         hidden = hidden.float()
         logits = (hidden[:, contexts] * weight[tokens].float()).sum(dim=-1)  # (B, K)
-        pieces = [
-            checkpoint(_piece_logsumexp, hidden, piece, use_reentrant=False) for piece in weight.split(VOCABULARY_CHUNK)
-        ]  # each (B, N)
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        pieces = [checkpoint(_piece_logsumexp, hidden, p, **options) for p in weight.split(VOCABULARY_CHUNK)]  # (B, N)
         return logits - torch.stack(pieces).logsumexp(dim=0)[:, contexts]
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from modeling.devices import Device
-from modeling.prediction import BATCH_TOKENS, pad, padded_length
+from modeling.prediction import BATCH_TOKENS, extra_tokens, pad, padded_length
 
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.
@@ -108,13 +108,14 @@ def measure(model, device: Device, longest: int) -> Account:
     least, most = padded_length(1), padded_length(min(longest, MOST_PROBE_TOKENS[device.kind]))
     short, long = _kept_bytes(model, device, least), _kept_bytes(model, device, most)
     per_token = -(-(long - short) // max(1, most - least))
+    in_each_row = least + extra_tokens(model)
     parameters = list(model.parameters())
     # Where weights are float32 the hidden states between layers are, also under autocast.
     element = 2 if any(p.dtype == torch.bfloat16 for p in parameters) else 4
     return Account(
         weights=sum(p.numel() * p.element_size() for p in parameters),
         training=sum(3 * 4 * p.numel() for p in parameters if p.requires_grad),
-        per_pass=max(0, short - least * per_token),
+        per_pass=max(0, short - in_each_row * per_token),
         per_token=per_token,
         hidden=model.config.hidden_size * element,
         layers=model.config.num_hidden_layers,

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from modeling.adapter import WEIGHTS
+
 PREFIX = "base_model.model."
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 # What is read here, what plays no part once an adapter is trained, and what only another switch brings to life.
@@ -28,9 +30,7 @@ def merge_lora(model: nn.Module, folder: str | Path) -> bool:
     config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     if not is_plain_lora(config):
         return False
-    tensors = {
-        name.removeprefix(PREFIX): t for name, t in load_file(Path(folder) / "adapter_model.safetensors").items()
-    }
+    tensors = {name.removeprefix(PREFIX): t for name, t in load_file(Path(folder) / WEIGHTS).items()}
     with torch.no_grad():
         weights = dict(model.named_parameters())
         new = merged_weights(weights, tensors, config["lora_alpha"] / config["r"])

@@ -48,8 +48,8 @@ def _leave_nothing(folder: Path) -> None:
 
     While the lock is held: whoever waits for the file that is gone is told so by filelock, and makes a new one.
     """
-    if {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
-        with suppress(OSError):  # Windows removes no file that is open
+    with suppress(OSError):  # gone already; or Windows, which removes no file that is open
+        if {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
             for name in (LOCK, OWNER):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()

@@ -9,8 +9,9 @@ import dataclasses
 import torch
 from transformers import Trainer
 
-from configs.errors import UserError
+from configs.errors import OneProcessError, UserError
 from modeling.memory import Pieces, is_out_of_memory
+from modeling.prediction import extra_tokens
 
 # The reentrant kind needs an input that requires a gradient, which a frozen embedding's output does not:
 # the adapter would silently get none.
@@ -52,7 +53,7 @@ class PiecewiseTrainer(Trainer):
 
     def _step_in_pieces(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         batch, length = inputs["input_ids"].shape
-        at_once = self.pieces.rows(batch, length)
+        at_once = self.pieces.rows(batch, length + extra_tokens(self.model))
         pieces = [
             {name: value[start : start + at_once] for name, value in inputs.items()}
             for start in range(0, batch, at_once)
@@ -69,13 +70,15 @@ class PiecewiseTrainer(Trainer):
         from accelerate.utils.memory import clear_device_cache
 
         clear_device_cache(garbage_collection=True)
-        batch, length = shape
+        batch, length = shape[0], shape[1] + extra_tokens(self.model)
         rows, step = self.pieces.rows(batch, length), self.state.global_step + 1
         if self.accelerator.num_processes > 1:
-            raise UserError(
-                f"第 {step} 步内存不足。多个进程时不能中途改小：加 --max_memory_gb（每个进程的上限，单位 GB），"
-                "再运行同一条命令接着训练"
+            smaller = (
+                "减小 --batch_size 或 --max_length，加 --resume_from_checkpoint none 重新开始"
+                if self.is_fsdp_enabled
+                else "加 --max_memory_gb（每个进程的上限，单位 GB），再运行同一条命令接着训练"
             )
+            raise OneProcessError(f"第 {step} 步内存不足。多个进程时不能中途改小：{smaller}")
         if rows > 1:
             rows = -(-rows // 2)
             self.use_pieces(dataclasses.replace(self.pieces, max_tokens=rows * length))

@@ -24,7 +24,7 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     train, device = tokenized["train"], best_device()
     trainable, total = model.get_nb_trainable_parameters()
     real, padded = sum(train.lengths), padded_tokens(train, trainer.sampler, config.batch_size)
-    fixed = config.max_length * len(train)
+    fixed = max(config.max_length, *train.lengths) * len(train)
     rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
     precision = "bf16 混合精度" if device.bf16 else "float32"
     kind = "QLoRA（NF4 4 比特）" if config.use_qlora else "LoRA"

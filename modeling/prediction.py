@@ -59,6 +59,11 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[
         yield batch
 
 
+def extra_tokens(model) -> int:
+    """Tokens that a model itself puts behind every row: the label words of the head label_scoring."""
+    return getattr(model, "extra_tokens", 0)
+
+
 def predict_logits(
     model,
     rows: Sequence[Sequence[int]],
@@ -81,7 +86,8 @@ def predict_logits(
     was_training = model.training
     model.eval()
     logits = np.zeros((len(rows), model.config.num_labels), np.float32)
-    batches = list(batches_by_length([len(row) for row in rows], max_tokens or BATCH_TOKENS[device.kind]))
+    lengths = [len(row) + extra_tokens(model) for row in rows]
+    batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[device.kind]))
     mine = batches[rank() :: world_size()] if shared else batches
     hidden = progress is None or not is_main()
     with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:

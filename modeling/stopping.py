@@ -20,16 +20,17 @@ class StopWhenAsked(TrainerCallback):
 
     def __init__(self, received: list[int]):
         self.received = received
+        self.stopped = False  # the same in every process, whichever of them got the signal
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.asked(args):
-            control.should_save = control.should_training_stop = True
+            self.stopped = control.should_save = control.should_training_stop = True
 
     on_evaluate = on_step_end
 
     def on_save(self, args, state, control, **kwargs):
         if self.asked(args):  # while saving; what is saved need not be saved again
-            control.should_training_stop = True
+            self.stopped = control.should_training_stop = True
 
     def asked(self, args) -> bool:
         """Several processes stop at the same step, or one would wait for the others' gradients for ever."""

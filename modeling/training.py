@@ -6,6 +6,7 @@ trainer.train(resume_from_checkpoint=checkpoint)
 
 import math
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +22,7 @@ from configs.errors import UserError, writing_to
 from configs.interrupts import Interrupted, postponed_interrupts
 from configs.lora_config import LoraSettings
 from configs.processes import world_size
-from configs.training_config import LANGUAGE_MODEL, TrainingConfig
+from configs.training_config import LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
 from modeling.best_adapter import BestAdapter
 from modeling.checkpoints import CheckpointStore, Run
 from modeling.cpu_speed import faster_on_cpu
@@ -30,7 +31,7 @@ from modeling.distributed import EvenSampler, from_main, whole_trainable
 from modeling.losses import balanced_weights, mean_cross_entropy
 from modeling.memory import GB, Pieces, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
-from modeling.prediction import predict_logits
+from modeling.prediction import extra_tokens, predict_logits
 from modeling.sampling import LengthGroupedSampler
 from modeling.stopping import KeepLossSum, StopWhenAsked, is_last
 from modeling.tokenized import TokenizedRows, collate
@@ -155,9 +156,9 @@ class SentimentTrainer(PiecewiseTrainer):
                 raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
             finally:
                 self.remove_callback(stop)
-        if received:
+        if stop.stopped:
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
-            raise Interrupted(received[0], f"{message}重新运行同一条命令即接着训练。")
+            raise Interrupted([*received, signal.SIGTERM][0], f"{message}重新运行同一条命令即接着训练。")
 
     @property
     def shares(self) -> bool:
@@ -191,6 +192,8 @@ class SentimentTrainer(PiecewiseTrainer):
 
     def finished_model(self):
         """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
+        if not self.best.step:
+            raise UserError("训练发散了：验证损失一次也不是有限的数。减小 --learning_rate 后重新训练")
         self.best.load_into(self.model)
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
@@ -231,7 +234,7 @@ def build_trainer(
     if checkpoint:
         best.restore_from(checkpoint)
     weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
-    faster_on_cpu(model, best_device(), config.max_length)
+    faster_on_cpu(model, best_device(), max(train.lengths))
     trainer = SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
@@ -249,6 +252,8 @@ def build_trainer(
     )
     if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
         raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
+    if config.head == LABEL_SCORING and trainer.is_fsdp_enabled:
+        raise UserError("--head label_scoring 还不能与 FSDP 一起用；用 torchrun（DDP），或 --head classifier")
     if config.use_qlora and trainer.is_fsdp_enabled:
         raise UserError("--use_qlora 不能与 FSDP 一起用；去掉其中一个（多个 GPU 各放一份 4 比特基座：用 torchrun）")
     fit_memory(trainer, config)
@@ -259,13 +264,16 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
     """Choose pieces and recomputation for the memory there is; a `--max_memory_gb` too small is a `UserError`."""
     device, again = best_device(), config.gradient_checkpointing
     limit = memory_limit(device, config.max_memory_gb)
-    if limit is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # these split the model itself
+    splits_model = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if splits_model and config.max_memory_gb:
+        raise UserError("--max_memory_gb 不能与 FSDP、DeepSpeed 一起用：它们自己拆分模型；请减小 --batch_size")
+    if limit is None or splits_model:
         trainer.use_pieces(Pieces(recompute=again))
         return
-    longest = max(trainer.train_dataset.lengths)
+    longest = max(trainer.train_dataset.lengths) + extra_tokens(trainer.model)
     account = measure(trainer.model, device, longest)
     pieces = choose(account, limit, longest=longest, rows=config.batch_size, recompute=again)
-    if pieces.too_much and config.max_memory_gb:
+    if config.max_memory_gb and pieces.needed > config.max_memory_gb * GB:
         raise UserError(
             f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
             f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"

@@ -63,5 +63,15 @@ def test_help_answers_without_heavy_imports(script):
     assert not imported & {"torch", "transformers", "datasets", "peft", "sklearn"}
 
 
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "inference.py"])
+def test_help_shows_commands(script):
+    assert f"    python {script} --" in run_script(script, "--help").stdout
+
+
+def test_documents_are_finished():
+    for path in REPOSITORY.glob("*.md"):
+        assert "@@" not in path.read_text(encoding="utf-8"), path
+
+
 def test_train_py_can_be_read_in_one_go():
     assert len((REPOSITORY / "train.py").read_text(encoding="utf-8").splitlines()) <= 150

@@ -6,10 +6,11 @@ import typing
 import pytest
 from small import assert_one_message, run_main, small_reviews, write_jsonl
 
+import eval as evaluate
 import inference
 import train
 from configs.audit_config import AuditConfig
-from configs.evaluation_config import FullEvaluationConfig
+from configs.evaluation_config import FullEvaluationConfig, MetricsConfig
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data import audit
@@ -22,6 +23,7 @@ MAINS = {
     LoraSettings: (train.main, ["--train_file", "nowhere.csv"]),
     AuditConfig: (audit.main, ["--train_file", "nowhere.csv"]),
     FullEvaluationConfig: (run_full_eval.main, ["--model_path", "nowhere"]),
+    MetricsConfig: (evaluate.main, ["--zero_shot", "--model_name", "./nowhere", "--test_file", "nowhere.csv"]),
 }
 
 

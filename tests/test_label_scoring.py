@@ -11,7 +11,9 @@ from test_zero_shot import LargestVocabularyTensor
 from transformers import AutoModelForCausalLM, set_seed
 
 from configs.errors import UserError
+from configs.evaluation_config import MetricsConfig
 from configs.lora_config import LoraSettings
+from configs.options import ConfigError
 from configs.prompts import PROMPT_TEMPLATE
 from configs.training_config import TrainingConfig
 from data.preprocessing import encode_texts
@@ -230,6 +232,20 @@ def test_as_many_words_as_labels(small_base):
         fresh_model(small_base, label_words=["好", "差", "中"])
 
 
+def test_the_vocabulary_projection_takes_no_lora(small_base):
+    config = TrainingConfig(model_name=str(small_base), head="label_scoring")
+    with pytest.raises(UserError, match="lm_head"):
+        build_for_training(config, LoraSettings(target_modules=["q_proj", "lm_head"]), LABELS)
+
+
+def test_zero_shot_leaves_the_results_of_an_adapter_alone():
+    given = {"zero_shot": True, "model_name": "x", "test_file": "y"}
+    assert MetricsConfig(**given).output_dir == "./model_evaluation/outputs/zero_shot"
+    assert MetricsConfig(**given, output_dir="mine").output_dir == "mine"
+    with pytest.raises(ConfigError, match="--model_path"):
+        MetricsConfig(**given, model_path="outputs/other")
+
+
 @pytest.fixture(scope="module")
 def scoring(tmp_path_factory, small_base, review_files):
     """Output folder of one real run with this head, a prompt and words of one's own."""
@@ -284,5 +300,6 @@ def test_mistakes_get_one_message():
         (["train.py", "--head", "label_scoring", "--label_words", "好,好"], ["--label_words"]),
         (["eval.py", "--zero_shot"], ["--model_name", "--dataset"]),
         (["eval.py", "--contextual_calibration"], ["--contextual_calibration", "--zero_shot"]),
+        (["eval.py", "--zero_shot", "--model_name", "x", "--test_file", "y", "--labels", "好,好"], ["不止一次"]),
     ):
         assert_one_message(run_script(*arguments), *words)

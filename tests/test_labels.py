@@ -25,7 +25,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import DataConfig, TrainingConfig
 from data import audit
 from data.data_loader import load_hub_dataset, load_local_dataset, load_splits
-from data.labels import find_labels, label_id, label_key
+from data.labels import find_labels, given_labels, label_id, label_key
 from data.review_files import read_labelled_file
 from data.rows import LABEL_NAMES, Rows
 from data.stratified import stratified_sample
@@ -360,6 +360,13 @@ def test_the_adapter_remembers_its_labels_and_its_rows(three):
     assert splits["train"].label_counts() == dict.fromkeys(THREE, 40)
     assert splits["train"].fingerprint() == info["data_fingerprint"]["train"]
     assert info["metrics"]["test"]["accuracy"] > 0.6  # it has learnt which is which
+
+
+@pytest.mark.parametrize("name", ["服务\u3000好", "好\n评", "a\u200db"])
+def test_a_label_that_no_terminal_can_show_is_refused_before_the_training(name):
+    for refuse in (lambda: find_labels([name, "差", name, "差"], "a.csv"), lambda: given_labels([name, "差"])):
+        with pytest.raises(UserError, match="不能显示"):
+            refuse()
 
 
 def test_the_predictor_answers_by_name(three, tmp_path):

@@ -235,9 +235,12 @@ def test_results_that_do_not_belong_together_are_pointed_out(tmp_path, folder):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     other = metrics_json(invented(seed=9))
     other["data"] = other["data"] | {"fingerprint": "1234567812345678"}
+    other["model_fingerprint"] = "another model"
     write_json(tmp_path / "metrics.json", other)
+    robustness = json.loads((tmp_path / "robustness_result.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "robustness_result.json", robustness | {"model_fingerprint": "one model"})
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "来自不同的数据" in page.text and "不是同一次预测" in page.text
+    assert "来自不同的数据" in page.text and "不是同一次预测" in page.text and "来自不同的模型" in page.text
 
 
 def test_the_script_writes_the_page_and_names_a_folder_without_results(folder, tmp_path):

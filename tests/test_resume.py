@@ -117,3 +117,8 @@ def test_a_loss_that_is_not_a_number_is_never_the_best(small_base, tmp_path):
     for step, loss in enumerate([0.7, float("nan"), 0.6, float("nan")], start=1):
         best.offer(model, 0.5, loss, step)
     assert (best.step, best.loss, best.misses) == (3, 0.6, 1)
+    best.offer(model, 0.9, float("nan"), 5)  # NaN logits all answer label 0, which skewed data rewards
+    assert best.step == 3
+    first = BestAdapter(tmp_path)
+    first.offer(model, 0.9, float("nan"), 1)
+    assert first.step == 0
