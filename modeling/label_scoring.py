@@ -20,7 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 # Rows of the vocabulary projection that are multiplied at once, in float32: 100 MB for Qwen2.5-1.5B's 151,936.
 VOCABULARY_CHUNK = 16_384
 # Tokens that all prompts of a batch must begin with to be computed once. On the small base the 2 of the default
-# template bring 1%, 65 (a template with two worked examples) make it 1.9 times as fast (benchmarks/prompt_prefix.py).
+# template bring nothing, 65 (a template with two worked examples) 1.6 times the speed (benchmarks/prompt_prefix.py).
 SHORTEST_SHARED_PREFIX = 16
 
 
