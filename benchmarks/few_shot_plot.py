@@ -28,11 +28,14 @@ def few_shot_curve(lines: list[dict]) -> str:
     shown = [line for line in lines if line["model"] in COLOURS]
     rows = sorted({line["rows"] for line in shown if line["rows"]})
     low = min(line[FIGURE]["low"] for line in shown)
-    frame = Frame(x=(math.log(rows[0] / 1.3), math.log(rows[-1] * 1.3)), y=(math.floor(10 * low) / 10, 1.0), width=640)
+    frame = Frame(
+        x=(math.log(rows[0] / 1.3), math.log(rows[-1] * 1.3)), y=(math.floor(10 * low) / 10, 1.0), width=640, top=30
+    )
     ticks = [share / 100 for share in range(round(100 * frame.y[0]), 101, 10)]
     pieces = [
         tag("style", Markup(STYLE)),
-        frame.axes("", "准确率（训练文件里没有的评论）", [], ticks),
+        frame.axes("", "", [], ticks),
+        tag("text", "准确率（训练文件里没有的评论）", class_="axis-title", x=frame.left, y=18),
         *(_row_tick(frame, count) for count in rows),
         *(_model(frame, name, [line for line in shown if line["model"] == name], place)
           for place, name in enumerate(COLOURS)),
