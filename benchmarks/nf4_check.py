@@ -8,11 +8,10 @@ JSON file with versions, commit and device.
 """
 
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
+from train_speed import review_lengths
 
 from data.atomic import write_json
 from data.rows import LABEL_NAMES
@@ -20,9 +19,6 @@ from modeling.builder import find_model, load_base, load_tokenizer
 from modeling.devices import Device, best_device
 from modeling.prediction import predict_logits
 from modeling.run_record import environment
-
-MAX_LENGTH = 256
-LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,10 +31,8 @@ def parse_args() -> argparse.Namespace:
 
 def random_rows(count: int, vocab_size: int) -> list[list[int]]:
     """`count` rows of random tokens with the lengths of real reviews."""
-    counts = json.loads(LENGTHS.read_text(encoding="utf-8"))["lengths"]
-    lengths = np.concatenate([np.full(rows, min(tokens, MAX_LENGTH)) for tokens, rows in counts])
     rng = np.random.default_rng(0)
-    return [rng.integers(5, vocab_size, size=length).tolist() for length in rng.choice(lengths, count)]
+    return [rng.integers(5, vocab_size, size=length).tolist() for length in rng.choice(review_lengths(), count)]
 
 
 def logits_of(folder: str, tokenizer, rows: list[list[int]], dtype: torch.dtype, *, quantize: bool) -> np.ndarray:

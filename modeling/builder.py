@@ -16,7 +16,7 @@ from configs.errors import UserError, first_line
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, TrainingConfig
 from data.rows import LABEL_NAMES
-from modeling.adapter import TASK_TYPES, WEIGHTS, SentimentConfig, require_adapter
+from modeling.adapter import TASK_TYPES, WEIGHTS, SentimentConfig
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
 from modeling.merge import merge_lora
@@ -228,7 +228,7 @@ def load_adapter(
     device's dtype; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
     round W + B A to 4 bits.
     """
-    folder, device = require_adapter(folder), device or best_device()
+    folder, device = Path(folder), device or best_device()
     sentiment = SentimentConfig.load(folder)
     quantize = sentiment.quantization == "nf4"
     merge = merge and not quantize

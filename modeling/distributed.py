@@ -28,11 +28,6 @@ def join() -> None:
         atexit.register(dist.destroy_process_group)
 
 
-def wait_for_all() -> None:
-    if world_size() > 1:
-        dist.barrier()
-
-
 def from_main(value: Any) -> Any:
     """What the first process has as `value`, in every process."""
     if world_size() == 1:

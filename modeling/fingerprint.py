@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from data.atomic import file_sha256
-from modeling.adapter import WEIGHTS, SentimentConfig, require_adapter
+from modeling.adapter import WEIGHTS, SentimentConfig
 
 ADAPTER_FILES = (WEIGHTS, "adapter_config.json", "tokenizer.json")
 
@@ -17,7 +17,7 @@ def model_fingerprint(model_path: str | Path, base_model_name: str | None = None
     Temperature and thresholds play no part: they are read off the logits. A base that is a folder counts by names,
     sizes and times of its files, since reading gigabytes for a hash would take longer than many an evaluation.
     """
-    folder, sentiment = require_adapter(model_path), SentimentConfig.load(model_path)
+    folder, sentiment = Path(model_path), SentimentConfig.load(model_path)
     if base_model_name:
         sentiment = dataclasses.replace(sentiment, base_model=base_model_name, base_revision=None)
     files = {name: file_sha256(folder / name) for name in ADAPTER_FILES if (folder / name).is_file()}

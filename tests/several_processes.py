@@ -10,13 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 import yaml
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 from configs.errors import run_script
 from configs.processes import is_main
 from modeling.checkpoints import FINISHED, find_checkpoints, step_of
-from modeling.distributed import wait_for_all
 
 
 def forget(folder: str, copy: str, step: str) -> None:
@@ -49,7 +49,7 @@ def fsdp(config: str) -> None:
 for name, *arguments in json.loads(sys.argv[1]):
     if name in ("forget", "fsdp"):
         {"forget": forget, "fsdp": fsdp}[name](*arguments)
-        wait_for_all()
+        torch.distributed.barrier()
         continue
     sys.argv = [f"{name}.py", *arguments]
     try:
