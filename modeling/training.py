@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainingArguments
@@ -151,7 +152,9 @@ class SentimentTrainer(PiecewiseTrainer):
             stop = StopWhenAsked(received)
             self.add_callback(stop)
             try:
-                super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+                # Autocast brings the inputs to bf16 by itself; PEFT would first bring them to float32.
+                with disable_input_dtype_casting(self.model, self.args.bf16):
+                    super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
             except UnpicklingError:  # raised by weights_only=True, which Trainer loads with
                 raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
             finally:
@@ -164,6 +167,10 @@ class SentimentTrainer(PiecewiseTrainer):
     def shares(self) -> bool:
         """Whether processes share out the rows to predict; under FSDP each layer needs all of them at each batch."""
         return not self.is_fsdp_enabled
+
+    def floating_point_ops(self, inputs) -> int:
+        """Nobody reads the count, and Trainer would walk through all parameters for it at each step."""
+        return 0
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
         if world_size() == 1:

@@ -19,10 +19,10 @@ from modeling.training import build_trainer
 SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
 
 
-def make_trainer(small_base, folder, checkpoint=None, run=None, **settings):
+def make_trainer(small_base, folder, checkpoint=None, run=None, lora=None, **settings):
     config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **(SETTINGS | settings))
     set_seed(config.seed)
-    model, tokenizer = build_for_training(config, LoraSettings())
+    model, tokenizer = build_for_training(config, lora or LoraSettings())
     reviews = [
         Rows([r["text"] for r in part], [r["label"] for r in part]) for part in (small_reviews(50), small_reviews(9))
     ]

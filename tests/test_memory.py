@@ -15,7 +15,6 @@ from configs.training_config import TrainingConfig
 from data.rows import Rows
 from modeling.builder import build_for_training
 from modeling.checkpoints import Run
-from modeling.cpu_speed import CpuDropout, random_bits
 from modeling.devices import Device
 from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
 from modeling.plan import describe_pieces
@@ -233,41 +232,3 @@ def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
         torch.testing.assert_close(pieces[name], whole[name], atol=2e-5, rtol=1e-3)
     with pytest.raises(UserError, match=r"--max_memory_gb 0.5 太小.*估计要"):
         run_train(monkeypatch, *flags, "--output_dir", tmp_path / "none", "--max_memory_gb", "0.5")
-
-
-def test_cpu_dropout_drops_its_share_keeps_the_mean_and_repeats_with_the_seed():
-    dropout, ones = CpuDropout(0.05), torch.ones(1000, 1003, requires_grad=True)
-    torch.manual_seed(1)
-    dropout(ones).sum().backward()
-    out = ones.grad  # the mask, scaled
-    dropped = float((out == 0).float().mean())
-    assert abs(dropped - 0.05) < 0.001 and abs(float(out.mean()) - 1) < 0.001
-    assert abs(float((out[:-1] * out[1:]).mean()) - 1) < 0.002  # neighbours are independent
-    torch.manual_seed(1)
-    assert torch.equal(dropout(ones), out)
-    assert dropout.eval()(ones) is ones
-
-
-def test_random_bits_are_uniform():
-    bits = random_bits(torch.Size([1000, 999])).double()
-    assert abs(float(bits.mean())) < 100 and float(bits.min()) < -32700 and float(bits.max()) > 32700
-    assert float(bits.std()) == pytest.approx(2**16 / 12**0.5, rel=0.01)
-
-
-def test_the_fast_cpu_way_gives_the_gradients_of_the_plain_one(small_base, tmp_path, monkeypatch):
-    """bf16 here, where attention is torch's matrix products instead of its fused kernel; no dropout."""
-    gradients = []
-    for fast in (False, True):
-        monkeypatch.setattr("modeling.training.best_device", lambda: Device("cpu", True))
-        if not fast:
-            monkeypatch.setattr("modeling.training.faster_on_cpu", lambda *args: None)
-        trainer = make_trainer(small_base, tmp_path / str(fast))
-        base = trainer.model.get_base_model()
-        assert base.config._attn_implementation == ("eager" if fast else "sdpa")
-        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
-        trainer.model.train()
-        trainer.compute_loss(trainer.model, batch).backward()
-        gradients.append({n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad})
-        monkeypatch.undo()
-    for name in gradients[0]:
-        torch.testing.assert_close(gradients[1][name], gradients[0][name], atol=1e-4, rtol=1e-3)
