@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 import torch
-from train_speed import review_lengths
+from workload import review_lengths
 
 from data.atomic import write_json
 from data.rows import LABEL_NAMES

@@ -15,13 +15,12 @@ is not timed. Writes one JSON file with versions, commit and device.
 """
 
 import argparse
-import json
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from candidates import BUCKET, CANDIDATES, changed
 from random_weights import temporary_random_base
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -32,26 +31,23 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from workload import MAX_LENGTH, batches_of, build, evenly_spread, review_lengths, rows_of
 
-from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.atomic import write_json
-from modeling.builder import build_for_training
 from modeling.checkpoints import Run
 from modeling.devices import best_device
 from modeling.prediction import padded_length
 from modeling.run_record import environment
-from modeling.sampling import LengthGroupedSampler
 from modeling.tokenized import TokenizedRows
 from modeling.training import build_trainer
 
-MAX_LENGTH = 256
-LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"
 VARIANTS = {
     "a": "pad to 256 + recomputation",
     "b": "pad to the longest, random order",
     "c": "ours: grouped by length",
 }
+THEIRS = ("a", "b")
 ROUND = 8  # timed steps of a variant before the next has its turn
 
 
@@ -59,37 +55,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name", default="tiny_base", help="hub name or folder")
     parser.add_argument("--random_weights", action="store_true", help="the folder has only config and tokenizer")
+    parser.add_argument("--candidates", action="store_true", help="also the ways of candidates.py")
     parser.add_argument("--use_qlora", action="store_true", help="4-bit base in all three")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step")
     parser.add_argument("--steps", type=int, default=24, help=f"timed steps of each variant, in rounds of {ROUND}")
     parser.add_argument("--output", default="benchmarks/results/train_speed.json")
     return parser.parse_args()
-
-
-def review_lengths() -> np.ndarray:
-    """(9600,) tokens of each review, cut at 256, in a fixed random order."""
-    counts = json.loads(LENGTHS.read_text(encoding="utf-8"))["lengths"]
-    lengths = np.concatenate([np.full(rows, min(tokens, MAX_LENGTH)) for tokens, rows in counts])
-    return np.random.default_rng(0).permutation(lengths)
-
-
-def batches_of(variant: str, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Row lengths of each batch of one epoch."""
-    order = np.arange(len(lengths)) if variant != "c" else LengthGroupedSampler(lengths, batch_size, seed=0).order(0)
-    return [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
-
-
-def evenly_spread(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """`count` batches at even steps through the epoch sorted by cost, so that few stand for all."""
-    by_cost = sorted(batches, key=lambda lengths: (lengths.max(), len(lengths)))
-    return [by_cost[int((i + 0.5) * len(by_cost) / count)] for i in range(count)]
-
-
-def rows_of(batches: list[np.ndarray], vocab: int) -> TokenizedRows:
-    """Random tokens of these lengths, batch after batch."""
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(5, vocab, size=length).tolist() for length in np.concatenate(batches)]
-    return TokenizedRows(rows, rng.integers(0, 2, size=len(rows)).tolist())
 
 
 def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: bool) -> Trainer:
@@ -106,7 +77,8 @@ def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: b
     return Trainer(model, arguments, DataCollatorWithPadding(tokenizer, **padding), rows)
 
 
-def ours(model, tokenizer, rows: TokenizedRows, args, folder: str) -> Trainer:
+def ours(model, tokenizer, rows: TokenizedRows, args, folder: str, collator=None) -> Trainer:
+    """(c), or with a `collator` of its own a candidate."""
     config = TrainingConfig(
         model_name=args.model_name, output_dir=folder, batch_size=args.batch_size, num_epochs=1,
         use_qlora=args.use_qlora,
@@ -114,6 +86,7 @@ def ours(model, tokenizer, rows: TokenizedRows, args, folder: str) -> Trainer:
     one = TokenizedRows(rows.input_ids[:1], rows.labels[:1])  # evaluated at the end, out of the time
     trainer = build_trainer(config, model, tokenizer, {"train": rows, "validation": one}, Run({}), None)
     trainer.sampler = SequentialSampler(rows)
+    trainer.data_collator = collator or trainer.data_collator
     trainer.args.logging_steps = 500  # in a short round it would be every step
     return trainer
 
@@ -139,15 +112,15 @@ class Clock(TrainerCallback):
             self.peak = torch.cuda.max_memory_allocated() if cuda else 0
 
 
-def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args) -> Clock:
+def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarray], args) -> Clock:
     """Train on `batches` of one variant after one more of middling cost."""
     rows = rows_of([batches[len(batches) // 2], *batches], model.config.vocab_size)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        if variant == "c":
-            trainer = ours(model, tokenizer, rows, args, folder)
-        else:
+        if variant in THEIRS:
             trainer = theirs(model, tokenizer, rows, args, folder, fixed=variant == "a")
+        else:
+            trainer = ours(model, tokenizer, rows, args, folder, collator)
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
@@ -157,23 +130,32 @@ def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args)
     return clock
 
 
-def build(args):
-    torch.manual_seed(0)
-    return build_for_training(TrainingConfig(model_name=args.model_name, use_qlora=args.use_qlora), LoraSettings())
+def models_of(titles: dict[str, str], args) -> dict[str, tuple]:
+    """Variant -> (model, tokenizer, collator or None); they share a model where none changes it."""
+    plain, tokenizer = build(args.model_name, args.use_qlora)
+    models = dict.fromkeys(titles, (plain, tokenizer, None))
+    if best_device().kind == "cpu":  # ours changes the model in place
+        models["c"] = (build(args.model_name, args.use_qlora)[0], tokenizer, None)
+    for name in titles.keys() & CANDIDATES.keys():
+        model, collator = changed(name, build(args.model_name, args.use_qlora)[0], tokenizer.pad_token_id)
+        models[name] = model, tokenizer, collator
+    return models
 
 
-def measure(args, lengths: np.ndarray) -> dict[str, dict]:
-    """Variant -> figures; the three take turns, round by round."""
-    plain, tokenizer = build(args)
-    # On a CPU ours changes the model in place; on a GPU one model serves all.
-    models = {"a": plain, "b": plain, "c": build(args)[0] if best_device().kind == "cpu" else plain}
-    rounds = max(1, args.steps // ROUND)
-    chosen = {name: evenly_spread(batches_of(name, lengths, args.batch_size), rounds * ROUND) for name in VARIANTS}
-    figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in VARIANTS}
+def measure(titles: dict[str, str], args, lengths: np.ndarray) -> dict[str, dict]:
+    """Variant -> figures; the variants take turns, round by round."""
+    models, rounds = models_of(titles, args), max(1, args.steps // ROUND)
+    chosen = {
+        name: evenly_spread(batches_of(lengths, args.batch_size, grouped=name not in THEIRS), rounds * ROUND)
+        for name in titles
+    }
+    figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in titles}
     for turn in range(-1, rounds):  # the first to warm up
         for name, figure in figures.items():
-            batches = chosen[name][max(turn, 0) :: rounds][: 2 if turn < 0 else ROUND]
-            clock = timed_round(name, models[name], tokenizer, batches, args)
+            # A graph is captured when its size is first met.
+            warm_up = chosen[name] if name in CANDIDATES else chosen[name][:2]
+            batches = warm_up if turn < 0 else chosen[name][turn::rounds]
+            clock = timed_round(name, *models[name], batches, args)
             if turn >= 0:
                 figure["seconds"] += clock.seconds
                 figure["steps"] += len(batches)
@@ -182,20 +164,30 @@ def measure(args, lengths: np.ndarray) -> dict[str, dict]:
     return figures
 
 
+def computed_tokens(name: str, batch: np.ndarray) -> int:
+    """Tokens that a variant computes for rows of these lengths, padding included."""
+    if name in ("a", "b"):
+        return len(batch) * (MAX_LENGTH if name == "a" else int(batch.max()))
+    if name in ("packed", "graphed"):
+        multiple = BUCKET if name == "graphed" else 1
+        return -(-int(batch.sum()) // multiple) * multiple
+    return len(batch) * padded_length(int(batch.max()))
+
+
 def limit(lengths: np.ndarray) -> float:
     """By arithmetic alone: (a) costs 6 operations per parameter and padded token, (c) 4 per real one."""
     return MAX_LENGTH * 6 / (float(lengths.mean()) * 4)
 
 
-def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) -> list[dict]:
+def summarise(figures: dict[str, dict], titles: dict[str, str], lengths: np.ndarray, batch_size: int) -> list[dict]:
+    """One row for each variant, of a whole epoch."""
     speed = {name: figure["tokens"] / figure["seconds"] for name, figure in figures.items()}
     rows = []
-    for name, title in VARIANTS.items():
+    for name, title in titles.items():
         steps_per_second = figures[name]["steps"] / figures[name]["seconds"]
         steps_per_epoch = -(-len(lengths) // batch_size)
-        unit = padded_length if name == "c" else int  # ours pads to a multiple of eight
-        padded = [unit(int(max(b))) * len(b) for b in batches_of(name, lengths, batch_size)]
-        computed = MAX_LENGTH * len(lengths) if name == "a" else sum(padded)
+        epoch = batches_of(lengths, batch_size, grouped=name not in THEIRS)
+        computed = sum(computed_tokens(name, batch) for batch in epoch)
         rows.append({
             "variant": name, "title": title, "padding": 1 - float(lengths.sum()) / float(computed),
             "review_tokens_per_second": speed[name], "steps_per_second": steps_per_second,
@@ -213,13 +205,14 @@ def main() -> None:
     if args.random_weights:
         args.model_name = str(temporary_random_base(args.model_name))
     lengths = review_lengths()
-    rows = summarise(measure(args, lengths), lengths, args.batch_size)
-    print(f"{'':34} {'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8}")
+    titles = VARIANTS | (CANDIDATES if args.candidates else {})
+    rows = summarise(measure(titles, args, lengths), titles, lengths, args.batch_size)
+    print(f"{'':50} {'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8}")
     for row in rows:
         print(
-            f"({row['variant']}) {row['title']:30} {row['padding']:8.1%} {row['review_tokens_per_second']:9.0f} "
-            f"{row['epoch_minutes']:9.1f} {row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} "
-            f"{row['share_of_limit']:8.0%}"
+            f"{'(' + row['variant'] + ')':10} {row['title']:39} {row['padding']:8.1%} "
+            f"{row['review_tokens_per_second']:9.0f} {row['epoch_minutes']:9.1f} "
+            f"{row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} {row['share_of_limit']:8.0%}"
         )
     result = {"arguments": shown, "limit": limit(lengths), "variants": rows, "environment": environment()}
     write_json(args.output, result)
