@@ -24,7 +24,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this repository and whether files differ from it; both None outside git."""
+    """Commit of this repository and whether files beside benchmark results differ from it; None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -34,7 +34,7 @@ def git_state() -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", ".", ":!benchmarks/results")  # figures change no behaviour
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
