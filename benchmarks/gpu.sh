@@ -25,18 +25,23 @@ step() { # step NAME SECONDS COMMAND...
 
 if ! ls "$BASE"/*.safetensors >/dev/null 2>&1; then
   RANDOM_BASE=$(mktemp -d)
-  step random_weights 45 "$PYTHON" benchmarks/random_weights.py "$BASE" "$RANDOM_BASE"
+  step random_weights 30 "$PYTHON" benchmarks/random_weights.py "$BASE" "$RANDOM_BASE"
   BASE=$RANDOM_BASE
 fi
-step memory 130 "$PYTHON" benchmarks/memory.py --model_name "$BASE" --output "$OUT/memory.json"
+step memory 110 "$PYTHON" benchmarks/memory.py --model_name "$BASE" --output "$OUT/memory.json"
 for batch in 8 32; do
-  step train_speed_$batch 80 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size $batch \
+  step train_speed_$batch 65 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size $batch \
     --output "$OUT/train_speed_$batch.json"
 done
 cp "$OUT/train_speed_8.json" "$OUT/train_speed.json" 2>/dev/null # the one that is drawn
-step predict_speed 100 "$PYTHON" benchmarks/predict_speed.py --model_name "$BASE" --repeats 2 ${TEXTS:+--texts "$TEXTS"} \
-  --output "$OUT/predict_speed.json"
-step nf4_check 45 "$PYTHON" benchmarks/nf4_check.py --model_name "$BASE" --output "$OUT/nf4_check.json"
+step predict_speed 80 "$PYTHON" benchmarks/predict_speed.py --model_name "$BASE" --repeats 2 \
+  ${TEXTS:+--texts "$TEXTS"} --output "$OUT/predict_speed.json"
+step nf4_check 35 "$PYTHON" benchmarks/nf4_check.py --model_name "$BASE" --output "$OUT/nf4_check.json"
+# Does packing compute the same as padding? Do packing, torch.compile or CUDA graphs pay where launching kernels limits?
+step packed_check 35 "$PYTHON" benchmarks/candidates.py --model_name "$BASE" --ways packed \
+  --output "$OUT/packed_check.json"
+step train_candidates 95 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size 8 --steps 8 \
+  --candidates --output "$OUT/train_candidates.json"
 step summary 20 "$PYTHON" benchmarks/summary.py "$OUT"
 cat "$OUT/summary.log"
 [ -z "${RANDOM_BASE:-}" ] || rm -rf "$RANDOM_BASE"

@@ -14,10 +14,7 @@ stands for all others. One pass of the two layers is held against the growth of 
 """
 
 import argparse
-import ctypes
-import gc
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from process_memory import peak, reset_peak, return_freed_memory
 from random_weights import random_base, temporary_random_base
 from transformers import Qwen2Config
 
@@ -61,7 +59,6 @@ CASES = {
     "lora_recomputed": Case("LoRA, whole batches, recomputation", False, None, True),
     "qlora_recomputed": Case("QLoRA, whole batches, recomputation", True, None, True),
 }
-M_MMAP_THRESHOLD = -3
 LIKE_A_GPU = Device("cpu", True)  # bf16 weights, bf16 autocast
 
 
@@ -179,23 +176,16 @@ def account_of(args, shape: Path, folders: list[Path], quantize: bool) -> tuple[
 
 def growth_of_a_pass(model, rows: int, length: int, recompute: bool) -> int | None:
     """Bytes that a forward and backward pass adds to the resident process at most; None where Linux is not."""
-    clear = Path("/proc/self/clear_refs")
-    if not clear.exists():
-        return None
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     train_once(model, pad([[5] * 7], 0))
     for parameter in model.parameters():
         parameter.view(torch.uint8).max()  # a weight that is still only mapped from its file would count
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 100_000)  # large blocks go back to the system as soon as they are free
-    gc.collect()
-    libc.malloc_trim(0)
-    before = resident("VmRSS")
-    clear.write_text("5")
+    return_freed_memory(at_once=True)
+    before = reset_peak()
     train_once(model, pad([[5] * (length - 1)] * rows, 0))
-    return resident("VmHWM") - before
+    return None if before is None else peak() - before
 
 
 def train_once(model, inputs: dict[str, torch.Tensor]) -> None:
@@ -203,10 +193,6 @@ def train_once(model, inputs: dict[str, torch.Tensor]) -> None:
         loss = model(**inputs).logits.sum()
     loss.backward()
     model.zero_grad()
-
-
-def resident(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def estimated_cases(args, shape: Path) -> dict:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from data.atomic import atomic_write
 from model_evaluation.report_svg import tag
+from modeling.memory import GB
 
 WORDS = {
     "speed.svg": {
@@ -58,18 +59,24 @@ def table(results: dict[str, dict]) -> str:
 def describe(result: dict) -> Iterator[str]:
     for row in result.get("variants", ()):
         if "review_tokens_per_second" in row:
+            memory = f", peak {row['peak_memory_bytes'] / GB:.2f} GB" if row["peak_memory_bytes"] else ""
             yield (
                 f"({row['variant']}) {row['title']:38} {row['review_tokens_per_second']:10,.0f} tokens/s "
                 f"{row['ratio_to_a']:6.2f} x (a) {row['ratio_to_b']:6.2f} x (b) {row['share_of_limit']:5.0%} of limit"
+                f"{memory}"
             )
         else:
             alone = f", one text {row['latency_p50_ms']:.1f} ms" if "latency_p50_ms" in row else ""
             yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
     for row in result.get("measured", ()):
-        peak = f"{row['peak_bytes'] / 10**9:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
+        peak = f"{row['peak_bytes'] / GB:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
         yield f"{row['title']:40} {peak}"
     for kind, figures in result.get("estimated", {}).items():
-        yield f"{kind}: " + ", ".join(f"recomputed {k} {v / 10**9:.2f} GB" for k, v in figures["whole_batch"].items())
+        yield f"{kind}: " + ", ".join(f"recomputed {k} {v / GB:.2f} GB" for k, v in figures["whole_batch"].items())
+    for name, figure in result.get("candidates", {}).items():
+        yield (
+            f"{name:22} gradients differ by {figure['max_gradient_difference']:.1e} of {figure['largest_gradient']:.1e}"
+        )
     for name, figure in result.get("differences", {}).items():
         yield (
             f"{name:22} mean {figure['mean_difference']:.4f}, most {figure['max_difference']:.4f}, "
@@ -83,7 +90,7 @@ def speed_plot(results: dict[str, dict], words: dict[str, str]) -> Markup:
     """Bars of training and prediction speed, ours in colour; an SVG file that needs nothing around it."""
     pieces, y = [], 8.0
     if "train_speed" in results:
-        rows = results["train_speed"]["variants"]
+        rows = [row for row in results["train_speed"]["variants"] if row["variant"] in words]
         bars = [(words[r["variant"]], r["review_tokens_per_second"], r["variant"] == "c") for r in rows[::-1]]
         y = add_bars(pieces, y, words["train"], bars, results["train_speed"]["environment"]["device"])
     if "predict_speed" in results:

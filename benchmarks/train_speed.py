@@ -21,6 +21,7 @@ import time
 import numpy as np
 import torch
 from candidates import BUCKET, CANDIDATES, changed
+from process_memory import peak, reset_peak, return_freed_memory
 from random_weights import temporary_random_base
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -37,6 +38,7 @@ from configs.training_config import TrainingConfig
 from data.atomic import write_json
 from modeling.checkpoints import Run
 from modeling.devices import best_device
+from modeling.memory import GB
 from modeling.prediction import padded_length
 from modeling.run_record import environment
 from modeling.tokenized import TokenizedRows
@@ -96,7 +98,10 @@ def optimizer_of(args) -> str:
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of the first step to the end of the last, and the highest memory between."""
+    """Seconds from the end of the first step to the end of the last, and the highest memory between in `peak`.
+
+    On a GPU what torch allocates; on a CPU all that the process holds, the models of the other variants too.
+    """
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step not in (1, state.max_steps):
@@ -104,12 +109,15 @@ class Clock(TrainerCallback):
         if cuda := torch.cuda.is_available():
             torch.cuda.synchronize()
         if state.global_step == 1:
-            self.start = time.perf_counter()
             if cuda:
                 torch.cuda.reset_peak_memory_stats()
+            else:
+                return_freed_memory()
+                reset_peak()
+            self.start = time.perf_counter()
         else:
             self.seconds = time.perf_counter() - self.start
-            self.peak = torch.cuda.max_memory_allocated() if cuda else 0
+            self.peak = torch.cuda.max_memory_allocated() if cuda else peak() or 0
 
 
 def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarray], args) -> Clock:
@@ -199,6 +207,18 @@ def summarise(figures: dict[str, dict], titles: dict[str, str], lengths: np.ndar
     return rows
 
 
+def print_table(rows: list[dict]) -> None:
+    titles = f"{'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8} {'peak GB':>8}"
+    print(f"{'':50} {titles}")
+    for row in rows:
+        memory = f"{row['peak_memory_bytes'] / GB:8.2f}" if row["peak_memory_bytes"] else ""
+        print(
+            f"{'(' + row['variant'] + ')':10} {row['title']:39} {row['padding']:8.1%} "
+            f"{row['review_tokens_per_second']:9.0f} {row['epoch_minutes']:9.1f} "
+            f"{row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} {row['share_of_limit']:8.0%} {memory}"
+        )
+
+
 def main() -> None:
     args = parse_args()
     shown = vars(args).copy()
@@ -207,13 +227,7 @@ def main() -> None:
     lengths = review_lengths()
     titles = VARIANTS | (CANDIDATES if args.candidates else {})
     rows = summarise(measure(titles, args, lengths), titles, lengths, args.batch_size)
-    print(f"{'':50} {'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8}")
-    for row in rows:
-        print(
-            f"{'(' + row['variant'] + ')':10} {row['title']:39} {row['padding']:8.1%} "
-            f"{row['review_tokens_per_second']:9.0f} {row['epoch_minutes']:9.1f} "
-            f"{row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} {row['share_of_limit']:8.0%}"
-        )
+    print_table(rows)
     result = {"arguments": shown, "limit": limit(lengths), "variants": rows, "environment": environment()}
     write_json(args.output, result)
 

@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
+from small_runs import make_trainer
 
+from configs.errors import UserError
 from configs.training_config import TrainingConfig
+from modeling.checkpoints import find_checkpoints
 from modeling.distributed import EvenSampler
 from modeling.losses import mean_cross_entropy
 from modeling.sampling import LengthGroupedSampler
 from modeling.tokenized import NO_LABEL, TokenizedRows, collate
-from modeling.training import rows_per_step, steps_per_epoch
+from modeling.training import SentimentTrainer, rows_per_step, steps_per_epoch
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +31,12 @@ def runs(small_base, tmp_path_factory):
     train = ["train", *flags, "--output_dir"]
     texts = write_jsonl(folder / "texts.jsonl", [{"text": row["text"] * (1 + i % 3)} for i, row in enumerate(rows)])
     predict = ["inference", "--model_path", f"{folder}/one/lora_adapter", "--input", str(texts), "--output"]
-    whole = [*train, f"{folder}/one", "--gradient_accumulation_steps", "2"]
-    alone = run_in_processes(1, [whole, [*predict, f"{folder}/one.jsonl"]])
+    twice, scoring = ["--gradient_accumulation_steps", "2"], ["--head", "label_scoring"]
+    work = [[*train, f"{folder}/one", *twice], [*train, f"{folder}/scoring_one", *twice, *scoring]]
+    alone = run_in_processes(1, [*work, [*predict, f"{folder}/one.jsonl"]])
     forget = ["forget", f"{folder}/two", f"{folder}/resumed", "10"]
     work = [[*train, f"{folder}/two"], forget, [*train, f"{folder}/resumed"], [*predict, f"{folder}/two.jsonl"]]
+    work += [[*train, f"{folder}/scoring_two", *scoring]]
     work += [["fsdp", "configs/fsdp.yaml"], [*train, f"{folder}/pieces"]]
     together = run_in_processes(2, work)
     assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
@@ -60,11 +65,13 @@ def test_the_loss_curve_is_that_of_one_process_with_twice_the_accumulation(runs)
         assert alone == pytest.approx(together, rel=1e-4, abs=1e-5)
 
 
-def test_the_adapter_and_its_figures_are_the_same(runs):
-    one, two = adapter_of(runs[0] / "one"), adapter_of(runs[0] / "two")
+@pytest.mark.parametrize("head", ["", "scoring_"])
+def test_the_adapter_and_its_figures_are_the_same(runs, head):
+    folders = [runs[0] / f"{head}{count}" for count in ("one", "two")]
+    one, two = map(adapter_of, folders)
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
-    infos = [json.loads((runs[0] / run / "lora_adapter" / "run_info.json").read_text()) for run in ("one", "two")]
+    infos = [json.loads((folder / "lora_adapter" / "run_info.json").read_text()) for folder in folders]
     assert infos[0]["metrics"] == infos[1]["metrics"]
 
 
@@ -80,8 +87,8 @@ def test_a_run_of_two_processes_is_taken_up_again_and_ends_with_the_same_bits(ru
 
 
 def test_the_first_process_alone_speaks(runs):
-    assert runs[1].stdout.count("正在载入") == 3  # three trainings
-    assert runs[1].stdout.count("2 个进程") == 3
+    assert runs[1].stdout.count("正在载入") == 4  # four trainings
+    assert runs[1].stdout.count("2 个进程") == 4
     assert runs[1].stderr.count("条预测写在") == 1
 
 
@@ -95,6 +102,31 @@ def test_a_base_in_pieces_learns_the_same(runs):
     assert expected.keys() == found.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "checkpoint", "word"),
+    [
+        ({"head": "label_scoring"}, None, "--head label_scoring"),
+        ({"use_qlora": True}, None, "--use_qlora"),
+        ({"max_memory_gb": 4}, None, "--max_memory_gb"),
+        ({}, "newest", "--resume_from_checkpoint none"),
+    ],
+)
+def test_what_pieces_cannot_do_is_said_before_the_first_step(
+    small_base, whole_run, tmp_path, monkeypatch, settings, checkpoint, word
+):
+    found = find_checkpoints(whole_run[1])[0] if checkpoint else None
+
+    class UnderFsdp(SentimentTrainer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.is_fsdp_enabled = True
+
+    monkeypatch.setattr("modeling.training.SentimentTrainer", UnderFsdp)
+    with pytest.raises(UserError, match=word) as caught:
+        make_trainer(small_base, tmp_path, checkpoint=found, **settings)
+    assert "FSDP" in str(caught.value)
 
 
 def test_the_same_file_of_predictions(runs):

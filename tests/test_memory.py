@@ -11,8 +11,8 @@ from small import small_reviews
 import train
 from configs.errors import UserError
 from configs.lora_config import LoraSettings
-from configs.training_config import TrainingConfig
-from data.rows import Rows
+from configs.training_config import CLASSIFIER, LABEL_SCORING, TrainingConfig
+from data.rows import LABEL_NAMES, Rows
 from modeling.builder import build_for_training
 from modeling.checkpoints import Run
 from modeling.devices import Device
@@ -26,6 +26,7 @@ CPU = Device("cpu", False)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
 LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
 QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
+HEADS = [CLASSIFIER, LABEL_SCORING]
 
 
 @pytest.fixture
@@ -122,18 +123,20 @@ def make_trainer(small_base, folder, **settings):
     rows = Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
     torch.manual_seed(0)
     model, tokenizer = build_for_training(config, LoraSettings(lora_dropout=0.0))
-    tokenized = {name: tokenize(rows, tokenizer, 64) for name in ("train", "validation")}
+    template = config.template_for(LABEL_NAMES)
+    tokenized = {name: tokenize(rows, tokenizer, 64, template) for name in ("train", "validation")}
     return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(small_base, tmp_path_factory):
-    """Adapter of a run whose batches are computed whole."""
+@pytest.fixture(scope="module", params=HEADS)
+def undisturbed(request, small_base, tmp_path_factory):
+    """(head, adapter) of a run whose batches are computed whole."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modeling.training.best_device", lambda: CPU)
-        trainer = make_trainer(small_base, tmp_path_factory.mktemp("whole"))
+        trainer = make_trainer(small_base, tmp_path_factory.mktemp("whole"), head=request.param)
         trainer.train()
-    return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(trainer.model).items()}
+    adapter = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(trainer.model).items()}
+    return request.param, adapter
 
 
 def assert_same_adapter(trainer, expected):
@@ -143,12 +146,13 @@ def assert_same_adapter(trainer, expected):
 
 @pytest.mark.parametrize(("max_tokens", "recompute"), [(200, False), (64, True)])
 def test_pieces_give_the_same_adapter_and_the_same_loss(small_base, tmp_path, undisturbed, max_tokens, recompute):
-    trainer = make_trainer(small_base, tmp_path)
+    head, expected = undisturbed
+    trainer = make_trainer(small_base, tmp_path, head=head)
     trainer.use_pieces(Pieces(max_tokens, recompute))
     sizes = count_rows(trainer)
     trainer.train()
     assert max(sizes) < 8 and sum(sizes) == 2 * 36
-    assert_same_adapter(trainer, undisturbed)
+    assert_same_adapter(trainer, expected)
 
 
 def count_rows(trainer) -> list[int]:
@@ -177,15 +181,20 @@ def run_out_above(trainer, rows: int) -> None:
     trainer.model.get_base_model().model.layers[0].register_forward_hook(watch)
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_out_of_memory_halves_and_redoes_the_step_with_the_same_result(
-    small_base, tmp_path, undisturbed, capsys, accumulation
+    small_base, tmp_path, capsys, head, accumulation
 ):
-    trainer = make_trainer(small_base, tmp_path, batch_size=8 // accumulation, gradient_accumulation_steps=accumulation)
+    settings = {"head": head, "batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
+    undisturbed = make_trainer(small_base, tmp_path / "undisturbed", **settings)
+    undisturbed.train()
+    expected = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(undisturbed.model).items()}
+    trainer = make_trainer(small_base, tmp_path / "short", **settings)
     run_out_above(trainer, 2)
     trainer.train()
     assert trainer.state.global_step == 10
-    assert_same_adapter(trainer, undisturbed)
+    assert_same_adapter(trainer, expected)
     lines = [line for line in capsys.readouterr().out.splitlines() if "内存不足" in line]
     assert len(lines) == 3 - accumulation  # 8 -> 4 -> 2 rows, once for all later steps
     assert "第 1 步" in lines[0] and "这一步重新算" in lines[0] and "每次 2 条" in lines[-1]
