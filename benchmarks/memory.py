@@ -10,7 +10,8 @@ what torch reserves at most to what CUDA itself occupies.
 
 Without a GPU the account of `modeling/memory.py` is taken instead: the first one and two layers of the shape
 are built, with weights as a GPU would hold them, what autograd keeps is counted, and the difference, one layer,
-stands for all others. One pass of the two layers is held against the growth of the process. Writes one JSON file.
+stands for all others. A pass of the two layers is held against the growth of the process, with --all_layers also one
+of the whole shape (some 10 GB of main memory and ten minutes for Qwen2.5-1.5B). Writes one JSON file.
 """
 
 import argparse
@@ -59,6 +60,7 @@ CASES = {
     "lora_recomputed": Case("LoRA, whole batches, recomputation", False, None, True),
     "qlora_recomputed": Case("QLoRA, whole batches, recomputation", True, None, True),
 }
+LIMITS = (4, 6, 8, 12, 16)
 LIKE_A_GPU = Device("cpu", True)  # bf16 weights, bf16 autocast
 
 
@@ -70,6 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max_length", type=int, default=256)
     parser.add_argument("--steps", type=int, default=4, help="training steps of each case")
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--all_layers", action="store_true", help="without a GPU: also a pass of all layers, minutes")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # what the process of one case is started with
     parser.add_argument("--output", default="benchmarks/results/memory.json")
     return parser.parse_args()
@@ -157,21 +160,32 @@ def load(folder: Path, quantize: bool):
     return model
 
 
-def account_of(args, shape: Path, folders: list[Path], quantize: bool) -> tuple[Account, dict]:
-    """(account of the whole shape, a pass of two layers: estimated and measured bytes)."""
+def account_of(args, layers: int, folders: list[Path], quantize: bool) -> tuple[Account, list[dict]]:
+    """(account of the whole shape, passes of two layers)."""
     models = [load(folder, quantize) for folder in folders]
     one, two = (measure(model, LIKE_A_GPU, args.max_length) for model in models)
-    layers = Qwen2Config.from_json_file(shape / "config.json").num_hidden_layers
     added = {f: getattr(two, f) - getattr(one, f) for f in ("weights", "training", "per_pass", "per_token")}
     whole = {name: getattr(one, name) + (layers - 1) * value for name, value in added.items()}
     account = replace(one, **whole, layers=layers, device="cuda")
-    return account, {
-        str(again): {
-            "estimated": int(two.slope(again) * args.batch_size * args.max_length),
-            "measured": growth_of_a_pass(models[1], args.batch_size, args.max_length, again),
-        }
-        for again in (False, True)
-    }
+    return account, [a_pass(models[1], two, args.batch_size, args, recompute) for recompute in (False, True)]
+
+
+def passes_of_all_layers(args, account: Account, folder: Path, quantize: bool, limit: int) -> list[dict]:
+    """The passes that `limit` allows, the whole batch, and the whole batch recomputed; minutes each on a CPU."""
+    model = load(folder, quantize)
+    rows = choose(account, limit, longest=args.max_length, rows=args.batch_size).rows(args.batch_size, args.max_length)
+    passes = [(rows, False), (args.batch_size, False), (args.batch_size, True)]
+    return [a_pass(model, account, rows, args, recompute) for rows, recompute in passes]
+
+
+def a_pass(model, account: Account, rows: int, args, recompute: bool) -> dict:
+    """Activations of a forward and backward pass: what the account says, and what the process really grew by."""
+    tokens = rows * args.max_length
+    return {
+        "layers": account.layers, "tokens": tokens, "recompute": recompute,
+        "estimated": int(account.slope(recompute) * tokens),
+        "measured": growth_of_a_pass(model, rows, args.max_length, recompute),
+    }  # fmt: skip
 
 
 def growth_of_a_pass(model, rows: int, length: int, recompute: bool) -> int | None:
@@ -197,24 +211,35 @@ def train_once(model, inputs: dict[str, torch.Tensor]) -> None:
 
 def estimated_cases(args, shape: Path) -> dict:
     """Account and choices for LoRA and QLoRA; prints them."""
-    result = {}
+    result, tokens = {}, args.batch_size * args.max_length
+    layers = Qwen2Config.from_json_file(shape / "config.json").num_hidden_layers
     with tempfile.TemporaryDirectory() as scratch:
         folders = [random_base(shape, Path(scratch) / str(n), layers=n) for n in (1, 2)]
-        for kind, quantize in (("LoRA", False), ("QLoRA", True)):
-            account, check = account_of(args, shape, folders, quantize)
-            tokens = args.batch_size * args.max_length
-            result[kind] = {"account": asdict(account), "two_layers": check, "whole_batch": {}, "choices": {}}
-            print(kind, *(f"{name} {value}" for name, value in asdict(account).items()), sep="  ")
-            for again, figures in check.items():
-                print(f"  two layers, recomputed {again}: {figures}")
-            for again in (False, True):
-                peak = result[kind]["whole_batch"][str(again)] = account.peak(tokens, again)
-                print(f"  {tokens} tokens at once, recomputed {again}: {peak / GB:.2f} GB")
-            for gb in (4, 6, 8, 12, 16):
-                pieces = choose(account, gb * GB, longest=args.max_length, rows=args.batch_size)
-                result[kind]["choices"][gb] = asdict(pieces)
+        for kind, quantize, gb in (("LoRA", False, 8), ("QLoRA", True, 4)):
+            account, passes = account_of(args, layers, folders, quantize)
+            print(kind, *(f"{name} {value}" for name, value in asdict(account).items()), sep="  ", flush=True)
+            if args.all_layers:
+                everything = random_base(shape, Path(scratch) / "all")
+                passes += passes_of_all_layers(args, account, everything, quantize, gb * GB)
+            for row in passes:
+                print("  " + pass_line(row))
+            choices = {gb: choose(account, gb * GB, longest=args.max_length, rows=args.batch_size) for gb in LIMITS}
+            for gb, pieces in choices.items():
                 print(f"  {gb:2} GB: {describe_pieces(pieces, Device('cuda', True))}")
+            result[kind] = {
+                "account": asdict(account), "passes": passes,
+                "whole_batch": {str(again): account.peak(tokens, again) for again in (False, True)},
+                "choices": {gb: asdict(pieces) for gb, pieces in choices.items()},
+            }  # fmt: skip
     return result
+
+
+def pass_line(row: dict) -> str:
+    measured = "not measured here" if row["measured"] is None else f"measured {row['measured'] / GB:.2f} GB"
+    return (
+        f"{row['layers']} layers, {row['tokens']:,} tokens at once, recomputed {row['recompute']}: activations "
+        f"estimated {row['estimated'] / GB:.2f} GB, {measured}"
+    )
 
 
 def main() -> None:

