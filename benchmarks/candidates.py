@@ -127,7 +127,7 @@ def check(args, batches: list[list[dict]], dtype: torch.dtype) -> dict[str, dict
     found, plain = {}, None
     for name in [None, *args.ways]:
         model, tokenizer = build(args.model_name)
-        model = as_if_trained(model.to(dtype) if dtype == torch.float32 else model)
+        model = as_if_trained(model.to(dtype) if dtype == torch.float32 else model).to(best_device().kind)
         collator = partial(collate, pad_id=tokenizer.pad_token_id)
         if name:
             model, collator = changed(name, model, tokenizer.pad_token_id)

@@ -7,10 +7,10 @@
 # the log of each is kept beside its JSON, and the exit code is that of the worst.
 set -u
 [ $# -eq 2 ] || { echo "bash benchmarks/gpu.sh MODEL_FOLDER OUTPUT_FOLDER" >&2; exit 2; }
+BASE=$(realpath "$1") OUT=$(realpath -m "$2") WORST=0
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-export PYTHONPATH="$PWD" HF_HUB_OFFLINE=1 PYTHONUTF8=1 TOKENIZERS_PARALLELISM=true
-BASE=$1 OUT=$2 WORST=0
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 PYTHONUTF8=1 TOKENIZERS_PARALLELISM=true
 mkdir -p "$OUT"
 
 step() { # step NAME SECONDS COMMAND...
@@ -25,24 +25,24 @@ step() { # step NAME SECONDS COMMAND...
 
 if ! ls "$BASE"/*.safetensors >/dev/null 2>&1; then
   RANDOM_BASE=$(mktemp -d)
-  step random_weights 30 "$PYTHON" benchmarks/random_weights.py "$BASE" "$RANDOM_BASE"
+  step random_weights 25 "$PYTHON" benchmarks/random_weights.py "$BASE" "$RANDOM_BASE"
   BASE=$RANDOM_BASE
 fi
-step memory 110 "$PYTHON" benchmarks/memory.py --model_name "$BASE" --output "$OUT/memory.json"
+step memory 115 "$PYTHON" benchmarks/memory.py --model_name "$BASE" --output "$OUT/memory.json"
 for batch in 8 32; do
-  step train_speed_$batch 65 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size $batch \
+  step train_speed_$batch 58 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size $batch \
     --output "$OUT/train_speed_$batch.json"
 done
 cp "$OUT/train_speed_8.json" "$OUT/train_speed.json" 2>/dev/null # the one that is drawn
-step predict_speed 80 "$PYTHON" benchmarks/predict_speed.py --model_name "$BASE" --repeats 2 \
+step predict_speed 105 "$PYTHON" benchmarks/predict_speed.py --model_name "$BASE" --repeats 1 \
   ${TEXTS:+--texts "$TEXTS"} --output "$OUT/predict_speed.json"
-step nf4_check 35 "$PYTHON" benchmarks/nf4_check.py --model_name "$BASE" --output "$OUT/nf4_check.json"
+step nf4_check 30 "$PYTHON" benchmarks/nf4_check.py --model_name "$BASE" --output "$OUT/nf4_check.json"
 # Does packing compute the same as padding? Do packing, torch.compile or CUDA graphs pay where launching kernels limits?
-step packed_check 35 "$PYTHON" benchmarks/candidates.py --model_name "$BASE" --ways packed \
+step packed_check 25 "$PYTHON" benchmarks/candidates.py --model_name "$BASE" --ways packed \
   --output "$OUT/packed_check.json"
-step train_candidates 95 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size 8 --steps 8 \
+step train_candidates 105 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size 8 --steps 16 \
   --candidates --output "$OUT/train_candidates.json"
-step summary 20 "$PYTHON" benchmarks/summary.py "$OUT"
+step summary 15 "$PYTHON" benchmarks/summary.py "$OUT"
 cat "$OUT/summary.log"
 [ -z "${RANDOM_BASE:-}" ] || rm -rf "$RANDOM_BASE"
 exit $WORST

@@ -19,12 +19,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from process_memory import peak, reset_peak, return_freed_memory
 from random_weights import random_base, temporary_random_base
+from summary import pass_line
 from transformers import Qwen2Config
 
 from configs.errors import run_script
@@ -36,7 +38,7 @@ from modeling.builder import add_lora, build_for_training, find_model, load_base
 from modeling.checkpoints import Run
 from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import Device, best_device
-from modeling.memory import GB, RUNTIME, Account, choose, measure
+from modeling.memory import GB, Account, cap_memory, choose, measure
 from modeling.plan import describe_pieces
 from modeling.prediction import pad
 from modeling.run_record import environment
@@ -81,15 +83,14 @@ def parse_args() -> argparse.Namespace:
 # On a GPU: measured.
 
 
-def run_case(args, case: Case) -> dict:
+def run_case(args, case: Case, folder: str) -> dict:
     """Figures of one case, in a process that does nothing else."""
     total = torch.cuda.get_device_properties(0).total_memory
-    if case.gb:
-        torch.cuda.set_per_process_memory_fraction((case.gb * GB - RUNTIME["cuda"]) / total)
+    cap_memory(best_device(), case.gb)  # from the start, loading included
     length, rows = args.max_length, args.batch_size * args.steps
     config = TrainingConfig(
         model_name=args.model_name, use_qlora=case.use_qlora, batch_size=args.batch_size, max_length=length,
-        num_epochs=1, max_memory_gb=case.gb, gradient_checkpointing=case.recompute, output_dir=tempfile.mkdtemp(),
+        num_epochs=1, max_memory_gb=case.gb, gradient_checkpointing=case.recompute, output_dir=folder,
     )  # fmt: skip
     torch.manual_seed(0)
     model, tokenizer = build_for_training(config, LoraSettings())
@@ -117,9 +118,8 @@ def run_case(args, case: Case) -> dict:
     }  # fmt: skip
 
 
-def measured_cases(args) -> list[dict]:
+def measured_cases(args) -> Iterator[dict]:
     """Each case in a process of its own; a failed one has its last words."""
-    rows = []
     for name in args.cases.split(","):
         command = [sys.executable, __file__, "--case", name, "--model_name", args.model_name]
         for flag in ("batch_size", "max_length", "steps"):
@@ -131,14 +131,15 @@ def measured_cases(args) -> list[dict]:
         else:
             row |= json.loads(done.stdout.strip().splitlines()[-1])
         print(measured_line(row), flush=True)
-        rows.append(row)
-    return rows
+        yield row
 
 
 def measured_line(row: dict) -> str:
     if "failed" in row:
         return f"{row['title']:38} FAILED {row['failed']}"
     verdict = {None: "", True: "  within", False: "  EXCEEDS"}[row["within_limit"]]
+    if row["pieces_in_the_end"] != row["pieces"]:
+        verdict += "  BUT THE PLAN DID NOT HOLD, memory ran out once"
     return (
         f"{row['title']:38} allocated {row['max_memory_allocated'] / GB:5.2f}  reserved "
         f"{row['max_memory_reserved'] / GB:5.2f}  with CUDA {row['peak_bytes'] / GB:5.2f} GB{verdict}  {row['picked']}"
@@ -234,27 +235,23 @@ def estimated_cases(args, shape: Path) -> dict:
     return result
 
 
-def pass_line(row: dict) -> str:
-    measured = "not measured here" if row["measured"] is None else f"measured {row['measured'] / GB:.2f} GB"
-    return (
-        f"{row['layers']} layers, {row['tokens']:,} tokens at once, recomputed {row['recompute']}: activations "
-        f"estimated {row['estimated'] / GB:.2f} GB, {measured}"
-    )
-
-
 def main() -> None:
     args = parse_args()
     if args.case:
-        print(json.dumps(run_case(args, CASES[args.case])))
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(run_case(args, CASES[args.case], folder)))
         return
     result = {"arguments": vars(args).copy(), "environment": environment()}
     if torch.cuda.is_available():
         if args.random_weights:
             args.model_name = str(temporary_random_base(args.model_name))
-        result["measured"] = measured_cases(args)
+        result["measured"] = []
+        for row in measured_cases(args):
+            result["measured"].append(row)
+            write_json(args.output, result)  # after each, so that a limit of time loses no other
     else:
         result["estimated"] = estimated_cases(args, Path(find_model(args.model_name)[0]))
-    write_json(args.output, result)
+        write_json(args.output, result)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
-from memory import pass_line
 
 from data.atomic import atomic_write
 from model_evaluation.report_svg import tag
-from modeling.memory import GB
 
 WORDS = {
     "speed.svg": {
@@ -34,6 +32,7 @@ text { font: 13px system-ui, "PingFang SC", "Microsoft YaHei", sans-serif; fill:
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #8d96a0 } .ours { fill: #4493f8 } .theirs { fill: #656c76 }
 }"""
+GB = 10**9
 WIDTH, LEFT, ROW, BAR = 720, 190, 26, 18
 LONGEST = WIDTH - LEFT - 150
 
@@ -71,7 +70,8 @@ def describe(result: dict) -> Iterator[str]:
             yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
     for row in result.get("measured", ()):
         peak = f"{row['peak_bytes'] / GB:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
-        yield f"{row['title']:40} {peak}"
+        held = "" if row.get("pieces") == row.get("pieces_in_the_end") else ", but memory ran out once"
+        yield f"{row['title']:40} {peak}{held}"
     for kind, figures in result.get("estimated", {}).items():
         yield f"{kind}: " + ", ".join(f"recomputed {k} {v / GB:.2f} GB" for k, v in figures["whole_batch"].items())
         for row in figures["passes"]:
@@ -89,6 +89,14 @@ def describe(result: dict) -> Iterator[str]:
         yield f"accuracy of an adapter: float32 {accuracy['float32']:.2%}, bf16 {accuracy['bf16']:.2%}"
     if counts := result.get("counts"):
         yield ", ".join(f"{key} {value:,}" for key, value in counts.items())
+
+
+def pass_line(row: dict) -> str:
+    measured = "not measured here" if row["measured"] is None else f"measured {row['measured'] / GB:.2f} GB"
+    return (
+        f"{row['layers']} layers, {row['tokens']:,} tokens at once, recomputed {row['recompute']}: activations "
+        f"estimated {row['estimated'] / GB:.2f} GB, {measured}"
+    )
 
 
 def speed_plot(results: dict[str, dict], words: dict[str, str]) -> Markup:

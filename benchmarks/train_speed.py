@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 import torch
-from candidates import BUCKET, CANDIDATES, changed
+from candidates import BUCKET, CANDIDATES, Packed, changed
 from process_memory import peak, reset_peak, return_freed_memory
 from random_weights import temporary_random_base
 from torch.utils.data import SequentialSampler
@@ -72,10 +72,11 @@ def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: b
     arguments = TrainingArguments(
         output_dir=folder, per_device_train_batch_size=args.batch_size, num_train_epochs=1, learning_rate=1e-4,
         gradient_checkpointing=fixed, gradient_checkpointing_kwargs={"use_reentrant": False},
-        optim=optimizer_of(args), bf16=device.bf16, use_cpu=device.kind == "cpu",
+        optim="adamw_torch_fused", bf16=device.bf16, use_cpu=device.kind == "cpu",
         train_sampling_strategy="sequential",  # `batches_of` has drawn the order
         save_strategy="no", report_to="none", remove_unused_columns=False,
     )  # fmt: skip
+    arguments._n_gpu = min(1, arguments.n_gpu)  # as ours: one process does not spread over several GPUs
     return Trainer(model, arguments, DataCollatorWithPadding(tokenizer, **padding), rows)
 
 
@@ -87,20 +88,19 @@ def ours(model, tokenizer, rows: TokenizedRows, args, folder: str, collator=None
     )  # fmt: skip
     one = TokenizedRows(rows.input_ids[:1], rows.labels[:1])  # evaluated at the end, out of the time
     trainer = build_trainer(config, model, tokenizer, {"train": rows, "validation": one}, Run({}), None)
+    if isinstance(model.get_base_model(), Packed):  # a pack is longer than what plain attention is good for
+        model.get_base_model().set_attn_implementation("sdpa")
     trainer.sampler = SequentialSampler(rows)
-    trainer.data_collator = collator or trainer.data_collator
+    if collator:
+        trainer.data_collator = collator
     trainer.args.logging_steps = 500  # in a short round it would be every step
     return trainer
-
-
-def optimizer_of(args) -> str:
-    return "paged_adamw_32bit" if args.use_qlora and best_device().kind == "cuda" else "adamw_torch_fused"
 
 
 class Clock(TrainerCallback):
     """Seconds from the end of the first step to the end of the last, and the highest memory between in `peak`.
 
-    On a GPU what torch allocates; on a CPU all that the process holds, the models of the other variants too.
+    On a GPU what torch allocates; on a CPU all that the process holds, with a second model for (c).
     """
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -135,6 +135,7 @@ def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarr
         trainer.train()
     # accelerate's autocast stays around the model: it wraps a model once, and never again after an unwrapping.
     model.get_base_model().gradient_checkpointing_disable()
+    model.get_base_model().disable_input_require_grads()  # which recomputation has brought along
     return clock
 
 
@@ -160,16 +161,22 @@ def measure(titles: dict[str, str], args, lengths: np.ndarray) -> dict[str, dict
     figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in titles}
     for turn in range(-1, rounds):  # the first to warm up
         for name, figure in figures.items():
-            # A graph is captured when its size is first met.
-            warm_up = chosen[name] if name in CANDIDATES else chosen[name][:2]
-            batches = warm_up if turn < 0 else chosen[name][turn::rounds]
+            batches = chosen[name][turn::rounds] if turn >= 0 else warm_up(name, chosen[name])
             clock = timed_round(name, *models[name], batches, args)
             if turn >= 0:
                 figure["seconds"] += clock.seconds
                 figure["steps"] += len(batches)
                 figure["tokens"] += int(sum(batch.sum() for batch in batches))
-                figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], clock.peak)
+                if not args.candidates:  # whose models all lie in memory
+                    figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], clock.peak)
     return figures
+
+
+def warm_up(name: str, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """A GPU loads a size's kernels when it first meets it, captures a graph at the second time and replays it then."""
+    if best_device().kind == "cuda":
+        return batches * 3
+    return batches if name in CANDIDATES else batches[:2]  # compiled once, too
 
 
 def computed_tokens(name: str, batch: np.ndarray) -> int:

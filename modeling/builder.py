@@ -85,6 +85,8 @@ def load_label_scorer(
     model = load_scoring_base(
         folder, tokenizer, labels=labels, words=words, quantize=quantize, dtype=device.weights_dtype, device=device
     )
+    if not quantize:
+        model.get_decoder().to(device.serving_dtype(model.config.hidden_size))
     return _for_serving(model, device, quantize), tokenizer
 
 
@@ -148,15 +150,18 @@ def _float32_head(score: nn.Linear) -> Float32Head:
 
 
 def nf4_config(device: Device, whole: str):
-    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`."""
+    """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`.
+
+    Cards before Ampere multiply it in float32: float16 would lose small gradients, which nothing scales up here.
+    """
     from transformers import BitsAndBytesConfig
 
-    half = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float16
+    multiplied_in = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float32
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=half,
+        bnb_4bit_compute_dtype=multiplied_in,
         llm_int8_skip_modules=[whole],
     )
 
@@ -224,8 +229,8 @@ def load_adapter(
 ):
     """(model in evaluation mode on its device, tokenizer, `SentimentConfig`) from an adapter folder.
 
-    `merge` adds B A to W in float32, which moves the logits by about 1e-7, and only then casts to the
-    device's dtype; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
+    `merge` adds B A to W in float32, which moves the logits by about 1e-7, and only then casts to what the
+    device serves in; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
     round W + B A to 4 bits.
     """
     folder, device = Path(folder), device or best_device()
@@ -251,7 +256,7 @@ def load_adapter(
             f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
         ) from None
     if merge:
-        model.get_decoder().to(device.weights_dtype)  # a classification head stays float32
+        model.get_decoder().to(device.serving_dtype(model.config.hidden_size))  # a classification head stays float32
     return _for_serving(model, device, quantize), tokenizer, sentiment
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+LARGE_HIDDEN_SIZE = 1024  # Qwen2.5-1.5B has 1,536
+
 
 @dataclass(frozen=True)
 class Device:
@@ -17,6 +19,14 @@ class Device:
     def weights_dtype(self) -> torch.dtype:
         """How the frozen base is held: half the memory where that costs no speed."""
         return torch.bfloat16 if self.kind == "cuda" and self.bf16 else torch.float32
+
+    def serving_dtype(self, hidden_size: int) -> torch.dtype:
+        """How a merged model answers: on a CPU that multiplies bf16 a large base too, at twice the speed.
+
+        Small ones stay exact there; what bf16 changes is in docs/performance.md.
+        """
+        large = hidden_size >= LARGE_HIDDEN_SIZE
+        return torch.bfloat16 if self.kind == "cpu" and self.bf16 and large else self.weights_dtype
 
     def autocast(self, enabled: bool = True):
         """bf16 autocast where the hardware has it, else nothing."""

@@ -6,8 +6,8 @@
 
 A batch whose padded tokens are more than `max_tokens` is computed in pieces, rows at a time; the
 gradients add up to those of the whole batch, because the loss is a sum divided by the rows of the
-step. Recomputation is the dearer way out (a third more work in each step, where pieces cost nothing
-but the kernels' smaller inputs), so it comes second.
+step. Recomputation is the dearer way out (half as much work again in each step, where pieces cost
+nothing but the kernels' smaller inputs), so it comes second.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,11 @@ from modeling.prediction import BATCH_TOKENS, extra_tokens, pad, padded_length
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.
 RUNTIME = {"cuda": 700_000_000, "mps": 800_000_000, "cpu": 800_000_000}
-# How oneDNN (a CPU's matrices) and cuBLAS say that they got no memory.
-LIBRARIES_OUT_OF_MEMORY = ("could not create a primitive", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# How oneDNN (a CPU's matrices), cuBLAS and CUDA say that they got no memory.
+LIBRARIES_OUT_OF_MEMORY = (
+    "could not create a primitive", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",  # outside torch's own allocator
+)  # fmt: skip
 MARGIN = 1.1  # what an allocator loses between blocks
 # Tokens of the row that is counted; on a CPU as long as the rows get, since attention there can keep (T, T) scores.
 MOST_PROBE_TOKENS = {"cuda": 128, "mps": 128, "cpu": 512}
@@ -105,9 +108,10 @@ def choose(account: Account, limit: int, *, longest: int, rows: int, recompute: 
 
 def measure(model, device: Device, longest: int) -> Account:
     """The account of a model on its device, by two small forward passes; the random state stays as it was."""
-    least, most = padded_length(1), padded_length(min(longest, MOST_PROBE_TOKENS[device.kind]))
+    least = padded_length(1)
+    most = max(2 * least, padded_length(min(longest, MOST_PROBE_TOKENS[device.kind])))
     short, long = _kept_bytes(model, device, least), _kept_bytes(model, device, most)
-    per_token = -(-(long - short) // max(1, most - least))
+    per_token = -(-(long - short) // (most - least))
     in_each_row = least + extra_tokens(model)
     parameters = list(model.parameters())
     # Where weights are float32 the hidden states between layers are, also under autocast.
@@ -156,6 +160,14 @@ def memory_limit(device: Device, max_memory_gb: float | None) -> int | None:
         free, _ = torch.cuda.mem_get_info()
         limits.append(free + torch.cuda.memory_reserved() + RUNTIME["cuda"])
     return min(limits, default=None)
+
+
+def cap_memory(device: Device, max_memory_gb: float | None) -> None:
+    """What was asked for holds even if the estimate does not: torch then runs out of memory, and goes on in halves."""
+    if device.kind == "cuda" and max_memory_gb is not None:
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        share = (max_memory_gb * GB - RUNTIME["cuda"]) / total
+        torch.cuda.set_per_process_memory_fraction(min(max(share, 0.0), 1.0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,8 +13,8 @@ from configs.errors import OneProcessError, UserError
 from modeling.memory import Pieces, is_out_of_memory
 from modeling.prediction import extra_tokens
 
-# The reentrant kind needs an input that requires a gradient, which a frozen embedding's output does not:
-# the adapter would silently get none.
+# The reentrant kind needs an input that requires a gradient, which a frozen embedding's output does not by itself:
+# where nothing sees to that, the adapter silently gets none.
 RECOMPUTATION = {"use_reentrant": False}
 
 
@@ -54,6 +54,8 @@ class PiecewiseTrainer(Trainer):
     def _step_in_pieces(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         batch, length = inputs["input_ids"].shape
         at_once = self.pieces.rows(batch, length + extra_tokens(self.model))
+        if at_once >= batch:
+            return super().training_step(model, inputs, num_items_in_batch)
         pieces = [
             {name: value[start : start + at_once] for name, value in inputs.items()}
             for start in range(0, batch, at_once)

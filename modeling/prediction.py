@@ -23,7 +23,7 @@ from modeling.devices import Device, best_device
 from modeling.distributed import total
 from modeling.predictions import Predictions, softmax
 
-PAD_MULTIPLE = 8  # matrix units read tiles of eight
+PAD_MULTIPLE = 8  # a GPU's matrix units read tiles of eight
 # Tokens of a batch, padding included: enough to keep the device busy, few enough for 4 GB.
 BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 
@@ -33,9 +33,9 @@ def padded_length(longest: int) -> int:
     return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Right-padded `input_ids` and `attention_mask`, both (B, T) with T a multiple of 8."""
-    length = padded_length(max(map(len, rows)))
+def pad(rows: Sequence[Sequence[int]], pad_id: int, multiple: int = PAD_MULTIPLE) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids` and `attention_mask`, both (B, T) with T a multiple of `multiple`."""
+    length = -(-max(map(len, rows)) // multiple) * multiple
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     for i, row in enumerate(rows):
@@ -89,10 +89,12 @@ def predict_logits(
     lengths = [len(row) + extra_tokens(model) for row in rows]
     batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[device.kind]))
     mine = batches[rank() :: world_size()] if shared else batches
+    multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
     hidden = progress is None or not is_main()
     with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
         for batch in mine:
-            inputs = {name: value.to(parameter.device) for name, value in pad([rows[i] for i in batch], pad_id).items()}
+            inputs = pad([rows[i] for i in batch], pad_id, multiple)
+            inputs = {name: value.to(parameter.device) for name, value in inputs.items()}
             with torch.inference_mode(), device.autocast():
                 logits[batch] = model(**inputs).logits.float().cpu().numpy()  # (B, C)
             bar.update(len(batch))

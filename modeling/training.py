@@ -30,7 +30,7 @@ from modeling.cpu_speed import faster_on_cpu
 from modeling.devices import best_device
 from modeling.distributed import EvenSampler, from_main, whole_trainable
 from modeling.losses import balanced_weights, mean_cross_entropy
-from modeling.memory import GB, Pieces, choose, measure, memory_limit
+from modeling.memory import GB, Pieces, cap_memory, choose, measure, memory_limit
 from modeling.piecewise import PiecewiseTrainer
 from modeling.prediction import extra_tokens, predict_logits
 from modeling.sampling import LengthGroupedSampler
@@ -72,7 +72,6 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
 def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     """Trainer's own options. Evaluation is asked for by `EvaluateAndKeepBest`, so none is set here."""
     device = best_device()
-    quantised_on_gpu = config.use_qlora and device.kind == "cuda"
     arguments = TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.num_epochs,
@@ -83,12 +82,8 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup_ratio * total_steps(config, rows)),
         weight_decay=config.weight_decay,
-        # Paged: optimizer state moves to main memory when a long batch needs the GPU's.
-        optim="paged_adamw_32bit"
-        if quantised_on_gpu
-        else "adamw_torch_fused"
-        if device.kind != "mps"
-        else "adamw_torch",
+        # Not bitsandbytes' paged AdamW: it leaves tensors below 100,000 numbers on the GPU, which is all at rank 8.
+        optim="adamw_torch" if device.kind == "mps" else "adamw_torch_fused",
         bf16=device.bf16,
         use_cpu=device.kind == "cpu",
         save_strategy="steps",
@@ -285,4 +280,5 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
             f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
             f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"
         )
+    cap_memory(device, config.max_memory_gb)
     trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches

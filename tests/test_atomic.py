@@ -174,7 +174,7 @@ def test_files_are_written_through_data_atomic(tmp_path):
     known = {
         "data/atomic.py", "data/seen_texts.py", "modeling/best_adapter.py", "modeling/stopping.py",
         "modeling/output_lock.py", "tiny_base/pretrain.py", "configs/errors.py", "benchmarks/predict_load.py",
-        "benchmarks/memory.py",
+        "benchmarks/process_memory.py",
     }  # fmt: skip
     direct = re.compile(
         r"write_text\(|write_bytes\(|save_file\(|open\([^)]*[\"'][wx]b?[\"']|copyfile\(|\.to_csv\(|savefig\("

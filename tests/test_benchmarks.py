@@ -9,6 +9,9 @@ import sys
 import pytest
 import torch
 from small import REPOSITORY
+from small_runs import make_trainer
+
+from configs.lora_config import LoraSettings
 
 FOLDER = REPOSITORY / "benchmarks"
 
@@ -79,6 +82,19 @@ def test_a_pack_is_filled_up_with_a_row_that_changes_nothing(small_base, monkeyp
     torch.testing.assert_close(filled.logits, whole.logits, atol=1e-6, rtol=1e-5)
 
 
+def test_a_trainer_reads_all_rows_of_a_pack(small_base, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import candidates
+
+    trainer = make_trainer(small_base, tmp_path, lora=LoraSettings(lora_dropout=0.0))
+    batch = [trainer.train_dataset[i] for i in range(4)]
+    trainer.batches_of_step = []
+    losses = [float(trainer.training_step(trainer.model, trainer.data_collator(batch), 4))]
+    candidates.as_packed(trainer.model)
+    losses.append(float(trainer.training_step(trainer.model, candidates.collate_packed(batch, pad_id=0), 4)))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 def test_the_memory_account_scales_from_two_layers_to_the_whole_shape(benchmark, shape_only, tmp_path):
     config = json.loads((shape_only / "config.json").read_text())
     config |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}
@@ -101,7 +117,6 @@ def test_random_weights_have_the_shape_and_the_way_of_a_real_model(small_base, s
     monkeypatch.syspath_prepend(str(FOLDER))
     from random_weights import random_base
 
-    from configs.lora_config import LoraSettings
     from configs.training_config import TrainingConfig
     from modeling.builder import build_for_training
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,13 +17,13 @@ from data.rows import LABEL_NAMES, Rows
 from modeling.builder import build_for_training
 from modeling.checkpoints import Run
 from modeling.devices import Device
-from modeling.memory import GB, Account, Pieces, choose, is_out_of_memory, measure, memory_limit
+from modeling.memory import GB, Account, Pieces, cap_memory, choose, is_out_of_memory, measure, memory_limit
 from modeling.plan import describe_pieces, describe_plan
 from modeling.prediction import BATCH_TOKENS
 from modeling.tokenized import tokenize
 from modeling.training import build_trainer
 
-CPU = Device("cpu", False)
+CPU, CUDA = Device("cpu", False), Device("cuda", True)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
 LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
 QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
@@ -47,6 +48,12 @@ def test_the_account_counts_weights_exactly_and_what_one_layer_more_keeps(model)
     assert account.hidden == 64 * 4 and account.layers == 2
     # Each layer keeps at least its MLP's gate, its SiLU and its up projection for every token.
     assert 2 * 3 * 128 * 4 < account.per_token < 2 * 60 * 64 * 4
+
+
+def test_rows_as_short_as_can_be_are_measured_too(model):
+    account = measure(model, CPU, longest=3)
+    assert account.per_token > 0
+    assert choose(account, 10 * GB, longest=3, rows=4).max_tokens is None
 
 
 def test_measuring_leaves_the_random_state_and_the_mode(model):
@@ -106,10 +113,24 @@ def test_no_limit_on_a_cpu_unless_asked_for():
     assert memory_limit(CPU, None) is None and memory_limit(CPU, 1.5) == 1_500_000_000
 
 
+@pytest.mark.parametrize(
+    ("device", "gb", "share"),
+    [(CUDA, 4.7, 0.5), (CUDA, 0.5, 0.0), (CUDA, 99, 1.0), (CUDA, None, None), (CPU, 4.7, None)],
+)
+def test_what_was_asked_for_is_the_most_that_torch_may_take(monkeypatch, device, gb, share):
+    caps = []
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(total_memory=8 * GB))
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", caps.append)
+    cap_memory(device, gb)
+    assert caps == ([] if share is None else [pytest.approx(share)])
+
+
 def test_what_counts_as_a_lack_of_memory():
     message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
     assert all(map(is_out_of_memory, [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError(message)]))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's words
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55)
     assert is_out_of_memory(caught.value)
