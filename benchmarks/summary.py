@@ -33,7 +33,7 @@ text { font: 13px system-ui, "PingFang SC", "Microsoft YaHei", sans-serif; fill:
   text { fill: #e6edf3 } .small { fill: #8d96a0 } .ours { fill: #4493f8 } .theirs { fill: #656c76 }
 }"""
 GB = 10**9
-WIDTH, LEFT, ROW, BAR = 720, 190, 26, 18
+WIDTH, LEFT, ROW, BAR = 720, 205, 26, 18
 LONGEST = WIDTH - LEFT - 150
 
 
