@@ -10,6 +10,7 @@ from small import small_reviews
 from small_runs import make_trainer
 
 from configs.lora_config import LoraSettings
+from modeling.builder import nf4_config
 from modeling.cpu_speed import CpuDropout, random_bits
 from modeling.devices import Device
 from modeling.prediction import SentimentPredictor
@@ -97,6 +98,12 @@ def test_large_bases_are_served_in_bf16_where_a_cpu_multiplies_it(plain_adapter,
     assert predictor.model.get_decoder().embed_tokens.weight.dtype == torch.bfloat16
     assert predictor.model.score.weight.dtype == torch.float32
     np.testing.assert_allclose(predictor.predictions(texts).probs, exact, atol=5e-3)
+
+
+def test_4_bit_weights_are_multiplied_in_bf16_or_exactly():
+    devices = [Device("cuda", True), Device("cpu", True), Device("cpu", False), Device("cuda", False)]
+    found = [nf4_config(device, "score").bnb_4bit_compute_dtype for device in devices]
+    assert found == [torch.bfloat16] * 3 + [torch.float32]
 
 
 def test_a_cpu_computes_no_padding_for_a_single_text(plain_adapter):
