@@ -99,7 +99,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
         prompt_template=template,
         label_words=config.words_for(labels),
     )
-    seconds = time.time() - started
+    seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
     trained = whole_trainable(model)
     if is_main():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs.interrupts import Interrupted, interrupt_on_signals
+from configs.interrupts import Interrupted, end_quietly, interrupt_on_signals
 from configs.processes import is_main, local_rank
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -89,6 +89,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         print(f"错误：{message}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
+        end_quietly()
         print(f"\n{stop.message}", file=sys.stderr)
         sys.exit(128 + stop.number)
     finally:

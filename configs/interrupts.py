@@ -26,7 +26,14 @@ def interrupt_on_signals() -> None:
 
 
 def _interrupt(number, frame) -> None:
+    end_quietly()
     raise Interrupted(number)
+
+
+def end_quietly() -> None:
+    """From now on another SIGTERM changes nothing (timeout and make both send one), another Ctrl-C ends at once."""
+    for number in _ours():
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGTERM else signal.SIG_DFL)
 
 
 @contextmanager

@@ -202,10 +202,10 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[Record]:
 
 
 def _check_header(path: Path, header: list[str], columns: set[str]) -> None:
+    if not header:
+        raise UserError(f"{path} 是空的：没有表头，也没有数据行")
     if missing := sorted(columns - set(header)):
-        raise UserError(
-            f"{path} 没有 {'、'.join(missing)} 列（有 {'、'.join(header) or '无'}）；"
-            "用 --text_column 和 --label_column 指定列名"
-        )
+        flags = "--text_column 和 --label_column" if len(columns) > 1 else "--text_column"
+        raise UserError(f"{path} 没有 {'、'.join(missing)} 列（有 {'、'.join(header)}）；用 {flags} 指定列名")
     if repeated := sorted(name for name in columns if header.count(name) > 1):
         raise UserError(f"{path} 的表头里 {'、'.join(repeated)} 出现了不止一次")

@@ -1,6 +1,7 @@
 """Stopping in good order, and going on as if nothing had happened."""
 
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -42,24 +43,34 @@ class StopWhenAsked(TrainerCallback):
 
 
 class KeepLossSum(TrainerCallback):
-    """The loss summed up since the last log line, which Trainer's checkpoints leave out.
+    """The loss summed up since the last log line, and the time, which Trainer's checkpoints leave out.
 
     Without it the first line after a resume is a mean over fewer steps than in an uninterrupted run.
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.checkpoint: Path | None = None  # the one that training goes on from
+        self.saved: dict = {}  # by the checkpoint that training goes on from
+        self.began = time.monotonic()
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        if (checkpoint / LOSS_SUM).is_file():
+            self.saved = json.loads((checkpoint / LOSS_SUM).read_text(encoding="utf-8"))
+
+    @property
+    def seconds_before(self) -> float:
+        """Seconds that earlier processes have spent on what the checkpoint holds."""
+        return self.saved.get("seconds", 0.0)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if self.checkpoint and (self.checkpoint / LOSS_SUM).is_file():
-            saved = json.loads((self.checkpoint / LOSS_SUM).read_text(encoding="utf-8"))
-            self.trainer._tr_loss += saved["loss_sum"]
-            self.trainer._globalstep_last_logged = saved["last_logged_step"]
+        if self.saved:
+            self.trainer._tr_loss += self.saved["loss_sum"]
+            self.trainer._globalstep_last_logged = self.saved["last_logged_step"]
 
     def save_to(self, checkpoint: Path) -> None:
         sums = {
             "loss_sum": self.trainer._tr_loss.item(),
             "last_logged_step": self.trainer._globalstep_last_logged,
+            "seconds": self.seconds_before + time.monotonic() - self.began,
         }
         (checkpoint / LOSS_SUM).write_text(json.dumps(sums), encoding="utf-8")

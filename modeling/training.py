@@ -140,7 +140,9 @@ class SentimentTrainer(PiecewiseTrainer):
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""
-        checkpoint = self.loss_sum.checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if checkpoint:
+            self.loss_sum.go_on_from(checkpoint)
         if checkpoint and (self.best.should_stop or is_last(checkpoint)):
             return  # Trainer would do one step more
         with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
@@ -278,7 +280,7 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
     if config.max_memory_gb and pieces.needed > config.max_memory_gb * GB:
         raise UserError(
             f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
-            f"也估计要 {pieces.needed / GB:.1f} GB；加 --use_qlora，或减小 --max_length"
+            f"也估计要 {pieces.needed / GB:.1f} GB；加大 --max_memory_gb，或加 --use_qlora，或减小 --max_length"
         )
     cap_memory(device, config.max_memory_gb)
     trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches

@@ -1,5 +1,7 @@
 """Two trainings at once, Ctrl-C, SIGTERM, and how a script ends; on the real command line."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -142,6 +144,35 @@ def test_interrupted_in_the_final_prediction_only_the_end_is_done_again(
     run(tmp_path / "whole")
     weights = [tmp_path / name / "lora_adapter" / "adapter_model.safetensors" for name in ("stopped", "whole")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_time_before_the_interruption_counts(small_base, review_files, tmp_path, monkeypatch):
+    import train
+
+    def run():
+        command = ["train.py", "--model_name", small_base, *review_files, "--max_length", "64", "--max_steps", "4"]
+        monkeypatch.setattr(sys, "argv", [*map(str, command), "--output_dir", str(tmp_path)])
+        train.main()
+        return json.loads((tmp_path / "lora_adapter" / "run_info.json").read_text(encoding="utf-8"))["seconds"]
+
+    with handlers(), monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("modeling.training.SentimentTrainer.logits_of", interrupted_at_the_end(signal.SIGTERM))
+        patch.setattr("modeling.stopping.time.monotonic", itertools.count(step=1000).__next__)
+        run()
+    assert run() > 1000
+
+
+def test_a_second_signal_to_end_adds_nothing_to_the_message():
+    """timeout and make both send one; the interpreter is then on its way out."""
+    program = """
+import atexit, os, signal
+from configs.errors import run_script
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+run_script(lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert result.returncode == 143 and "已中断" in result.stderr
+    assert "Traceback" not in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
 def start(*arguments):
