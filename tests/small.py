@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,17 @@ def make_small_adapter(folder: Path, base: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def kept_handlers():
+    """What a script does with signals ends with it: later tests, and the processes they start, know nothing of it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_main(main, *arguments) -> subprocess.CompletedProcess:
     """A script's `main` with these arguments in this process: exit code, output and messages as in `run_script`."""
     from configs.errors import run_script as run
@@ -90,6 +102,7 @@ def run_main(main, *arguments) -> subprocess.CompletedProcess:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", ["script.py", *map(str, arguments)]),
+        kept_handlers(),
     ):
         try:
             run(main)

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from small import REPOSITORY, assert_one_message, run_script
+from small import REPOSITORY, assert_one_message, kept_handlers, run_script
 from small_runs import hidden, interrupt
 
 from configs.errors import UserError
@@ -103,13 +103,9 @@ def test_how_a_script_ends(body, code, words):
 @contextmanager
 def handlers():
     """As `run_script` installs them, for a while."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    interrupt_on_signals()
-    try:
+    with kept_handlers():
+        interrupt_on_signals()
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def interrupted_at_the_end(number):
