@@ -4,9 +4,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
 
 import shutil
+import signal
 
 import pytest
 from small import make_small_adapter, make_small_base, run_script, small_reviews, write_jsonl
+
+# In the background of a shell, Ctrl-C is ignored, and what the tests start would inherit that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

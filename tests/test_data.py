@@ -134,7 +134,7 @@ def test_not_a_label(value):
         ("a.csv", "评论,label\n好,1\n", ["text", "评论", "--text_column"]),
         ("a.csv", "text,text,label\n好,好,1\n", ["不止一次"]),
         ("a.csv", "text,label\n", ["没有数据行"]),
-        ("a.csv", "", ["text"]),
+        ("a.csv", "", ["是空的"]),
         ("a.json", '{"text": "好"}', ["列表"]),
         ("a.json", "[{", ["第 1 行"]),
         ("a.parquet", "not parquet", ["parquet"]),
