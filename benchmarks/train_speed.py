@@ -181,11 +181,10 @@ def warm_up(name: str, batches: list[np.ndarray]) -> list[np.ndarray]:
 
 def computed_tokens(name: str, batch: np.ndarray) -> int:
     """Tokens that a variant computes for rows of these lengths, padding included."""
-    if name in ("a", "b"):
+    if name in THEIRS:
         return len(batch) * (MAX_LENGTH if name == "a" else int(batch.max()))
     if name in ("packed", "graphed"):
-        multiple = BUCKET if name == "graphed" else 1
-        return -(-int(batch.sum()) // multiple) * multiple
+        return padded_length(int(batch.sum()), BUCKET if name == "graphed" else 1)
     return len(batch) * padded_length(int(batch.max()))
 
 

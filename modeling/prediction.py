@@ -28,14 +28,14 @@ PAD_MULTIPLE = 8  # a GPU's matrix units read tiles of eight
 BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 
 
-def padded_length(longest: int) -> int:
-    """`longest` rounded up to a multiple of 8."""
-    return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+def padded_length(longest: int, multiple: int = PAD_MULTIPLE) -> int:
+    """`longest` rounded up to a multiple of `multiple`."""
+    return -(-longest // multiple) * multiple
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, multiple: int = PAD_MULTIPLE) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids` and `attention_mask`, both (B, T) with T a multiple of `multiple`."""
-    length = -(-max(map(len, rows)) // multiple) * multiple
+    length = padded_length(max(map(len, rows)), multiple)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     for i, row in enumerate(rows):
