@@ -9,9 +9,9 @@ The metrics stand beside those on the rows that the adapter has not seen in trai
 `model_evaluation/run_full_eval.py` tells much more.
 """
 
-from configs.cli import help_text, parse_config
-from configs.errors import run_script
+from configs.command_line import help_text, parse_config
 from configs.evaluation_config import MetricsConfig
+from runtime.errors import run_script
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     (config,) = parse_config([MetricsConfig], None, description=help_text(title, __doc__))
     print("正在载入……", flush=True)
 
+    from model_evaluation.classification_report import STEP
     from model_evaluation.pipeline import Evaluation, ZeroShotEvaluation, run_step
-    from model_evaluation.scores import STEP
 
     run_step(STEP, (ZeroShotEvaluation if config.zero_shot else Evaluation)(config))
 

@@ -19,13 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.cli import ArgumentParser, help_text
-from configs.errors import UserError, run_script
-from configs.processes import is_main, world_size
-from configs.startup import no_collection
+from configs.command_line import ArgumentParser, help_text
+from runtime.errors import UserError, run_script
+from runtime.processes import is_main, world_size
+from runtime.startup import no_collection
 
 if TYPE_CHECKING:
-    from modeling.prediction import SentimentPredictor
+    from prediction.predictor import SentimentPredictor
 
 DEMO = (
     "房间很干净，前台服务热情，离地铁站也近，下次还会住这里。",
@@ -41,7 +41,7 @@ HISTORY = Path(os.path.expanduser("~/.chinese_sentiment_history"))  # leaves ~ a
 def __getattr__(name: str) -> Any:
     """`from inference import SentimentPredictor`, without torch for those who only ask for --help."""
     if name == "SentimentPredictor":
-        from modeling.prediction import SentimentPredictor
+        from prediction.predictor import SentimentPredictor
 
         return SentimentPredictor
     raise AttributeError(name)
@@ -50,12 +50,12 @@ def __getattr__(name: str) -> Any:
 def main() -> None:
     args = parse_args()
     if args.input:
-        from data.record_files import require_file
+        from data.sources.record_reader import require_file
 
         require_file(args.input)  # a mistake in its name need not wait for the model
     with no_collection():
-        from modeling.distributed import join
-        from modeling.prediction import SentimentPredictor
+        from prediction.predictor import SentimentPredictor
+        from runtime.distributed import join
 
         join()  # under torchrun: each process computes its share, the first one prints and writes
         predictor = SentimentPredictor(
@@ -163,8 +163,8 @@ def save_history(readline) -> None:
 
 def predict_input(predictor: "SentimentPredictor", args) -> None:
     """Predict every review of a file; the output appears whole or not at all."""
-    from modeling.file_prediction import predict_file
     from modeling.fingerprint import model_fingerprint
+    from prediction.predict_file import predict_file
 
     target = args.output or args.input.with_suffix(".predictions.jsonl")
     model = model_fingerprint(args.model_path, args.base_model_name)

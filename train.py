@@ -11,12 +11,12 @@ Killed? Run the same command again: it goes on from the newest whole checkpoint.
 import time
 from pathlib import Path
 
-from configs.cli import help_text, parse_config
-from configs.errors import run_script
+from configs.command_line import help_text, parse_config
 from configs.lora_config import LoraSettings
-from configs.processes import is_main
 from configs.training_config import TrainingConfig
-from modeling.output_lock import output_lock
+from runtime.errors import run_script
+from runtime.file_lock import output_lock
+from runtime.processes import is_main
 
 
 def main() -> None:
@@ -41,17 +41,17 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
 
     from data.data_loader import fingerprints, load_splits
     from data.labels import describe_labels
-    from model_evaluation.metrics import classification_metrics
-    from model_evaluation.tables import metrics_table
-    from modeling.adapter import SentimentConfig, save_adapter
-    from modeling.builder import build_for_training, lasting_name
-    from modeling.checkpoints import Run, choose_checkpoint, mark_finished
-    from modeling.distributed import join, whole_trainable
-    from modeling.plan import describe_plan
-    from modeling.predictions import Predictions
-    from modeling.run_record import run_info
-    from modeling.tokenized import tokenize
-    from modeling.training import build_trainer, fingerprint
+    from model_evaluation.metrics.classification import classification_metrics
+    from model_evaluation.metrics.terminal_table import metrics_table
+    from modeling.adapter_folder import SentimentConfig, save_adapter
+    from modeling.base_model import build_for_training, lasting_name
+    from prediction.prediction_set import Predictions
+    from runtime.distributed import join, whole_trainable
+    from runtime.run_info import run_info
+    from training.checkpoints import Run, choose_checkpoint, mark_finished
+    from training.run_summary import describe_plan
+    from training.tokenized_dataset import tokenize
+    from training.trainer import build_trainer, fingerprint
 
     join()  # under torchrun or accelerate launch: the other processes
 

@@ -16,11 +16,11 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 from workload import batches_of, build, evenly_spread, review_lengths, rows_of
 
-from data.atomic import write_json
 from modeling.devices import Device, best_device
-from modeling.losses import mean_cross_entropy
-from modeling.run_record import environment
-from modeling.tokenized import collate
+from runtime.atomic_files import write_json
+from runtime.run_info import environment
+from training.loss import mean_cross_entropy
+from training.tokenized_dataset import collate
 
 BUCKET = 128  # a pack is filled up to a multiple of so many tokens: few shapes, so few CUDA graphs
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest gradient

@@ -15,12 +15,12 @@ from pathlib import Path
 from predict_speed import random_adapter
 
 from configs.evaluation_config import StepConfig
-from data.atomic import write_json
+from model_evaluation.classification_report import STEP as METRICS
 from model_evaluation.confidence_analysis import STEP as CONFIDENCE
 from model_evaluation.pipeline import Evaluation, run_steps
 from model_evaluation.robustness_test import STEP as ROBUSTNESS
-from model_evaluation.scores import STEP as METRICS
-from modeling.run_record import environment
+from runtime.atomic_files import write_json
+from runtime.run_info import environment
 
 
 class CountedEvaluation(Evaluation):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from data.atomic import atomic_write
-from model_evaluation.report_svg import Frame, drawing, segment, tag
+from model_evaluation.report.svg import Frame, drawing, segment, tag
+from runtime.atomic_files import atomic_write
 
 STYLE = """
 svg { background: #fff; font: 12px system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif; }

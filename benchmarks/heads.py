@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from few_shot_plot import few_shot_curve
 
-from data.atomic import atomic_write, write_json
-from data.review_files import read_labelled_file
-from data.rows import LABEL_NAMES, Rows
+from data.dataset import LABEL_NAMES, Rows
+from data.sources.review_files import read_labelled_file
 from data.text_hash import text_hash
-from model_evaluation.evaluation_data import training_splits
-from modeling.run_record import REPOSITORY, environment
+from model_evaluation.evaluation import training_splits
+from runtime.atomic_files import atomic_write, write_json
+from runtime.run_info import REPOSITORY, environment
 
 HEADS = {
     "classifier": [],
@@ -102,10 +102,10 @@ def few_shot_flags(size: int) -> list[str]:
 
 def zero_shot(args: argparse.Namespace, test: Rows) -> dict[str, np.ndarray]:
     """The un-tuned base's logits, raw and with contextual calibration."""
-    from configs.cli import load_preset
+    from configs.command_line import load_preset
     from configs.lora_config import LoraSettings
     from configs.training_config import TrainingConfig
-    from modeling.zero_shot import ZeroShotPredictor, zero_shot_config
+    from prediction.zero_shot import ZeroShotPredictor, zero_shot_config
 
     config = zero_shot_config(load_preset(args.preset, [TrainingConfig, LoraSettings])["model_name"])
     raw = ZeroShotPredictor(config).predictions(test.texts).logits
@@ -114,13 +114,13 @@ def zero_shot(args: argparse.Namespace, test: Rows) -> dict[str, np.ndarray]:
 
 
 def adapter_logits(adapter: Path, test: Rows) -> np.ndarray:
-    from modeling.prediction import SentimentPredictor
+    from prediction.predictor import SentimentPredictor
 
     return SentimentPredictor(lora_path=adapter).predictions(test.texts).logits
 
 
 def tfidf_logits(rows: Rows, test: Rows, seed: int) -> np.ndarray:
-    from model_evaluation.baseline_models import Task, fit_tfidf
+    from model_evaluation.baselines.models import Task, fit_tfidf
 
     return fit_tfidf(Task(rows, test, LABEL_NAMES, 256, seed, load_base=lambda: (None, None))).answer(test.texts)
 

@@ -8,7 +8,7 @@ On a GPU each case is a process of its own that trains a few steps the way train
 A case with a limit may not allocate more: torch is told so, and beyond it the step fails. The verdict adds
 what torch reserves at most to what CUDA itself occupies.
 
-Without a GPU the account of `modeling/memory.py` is taken instead: the first one and two layers of the shape
+Without a GPU the account of `training/memory_plan.py` is taken instead: the first one and two layers of the shape
 are built, with weights as a GPU would hold them, what autograd keeps is counted, and the difference, one layer,
 stands for all others. A pass of the two layers is held against the growth of the process, with --all_layers also one
 of the whole shape (some 10 GB of main memory and ten minutes for Qwen2.5-1.5B). Writes one JSON file.
@@ -29,21 +29,21 @@ from random_weights import random_base, temporary_random_base
 from summary import pass_line
 from transformers import Qwen2Config
 
-from configs.errors import run_script
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from data.atomic import write_json
-from data.rows import LABEL_NAMES
-from modeling.builder import add_lora, build_for_training, find_model, load_base, load_tokenizer
-from modeling.checkpoints import Run
-from modeling.cpu_speed import faster_on_cpu
+from data.dataset import LABEL_NAMES
+from modeling.base_model import add_lora, build_for_training, find_model, load_base, load_tokenizer
 from modeling.devices import Device, best_device
-from modeling.memory import GB, Account, cap_memory, choose, measure
-from modeling.plan import describe_pieces
-from modeling.prediction import pad
-from modeling.run_record import environment
-from modeling.tokenized import TokenizedRows
-from modeling.training import build_trainer
+from prediction.predictor import pad
+from runtime.atomic_files import write_json
+from runtime.errors import run_script
+from runtime.run_info import environment
+from training.checkpoints import Run
+from training.cpu_speed import faster_on_cpu
+from training.memory_plan import GB, Account, cap_memory, choose, measure
+from training.run_summary import describe_pieces
+from training.tokenized_dataset import TokenizedRows
+from training.trainer import build_trainer
 
 
 @dataclass(frozen=True)

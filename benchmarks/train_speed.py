@@ -35,14 +35,14 @@ from transformers import (
 from workload import MAX_LENGTH, batches_of, build, evenly_spread, review_lengths, rows_of
 
 from configs.training_config import TrainingConfig
-from data.atomic import write_json
-from modeling.checkpoints import Run
 from modeling.devices import best_device
-from modeling.memory import GB
-from modeling.prediction import padded_length
-from modeling.run_record import environment
-from modeling.tokenized import TokenizedRows
-from modeling.training import build_trainer
+from prediction.predictor import padded_length
+from runtime.atomic_files import write_json
+from runtime.run_info import environment
+from training.checkpoints import Run
+from training.memory_plan import GB
+from training.tokenized_dataset import TokenizedRows
+from training.trainer import build_trainer
 
 VARIANTS = {
     "a": "pad to 256 + recomputation",

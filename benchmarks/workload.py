@@ -8,9 +8,9 @@ import torch
 
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from modeling.builder import build_for_training
-from modeling.sampling import LengthGroupedSampler
-from modeling.tokenized import TokenizedRows
+from modeling.base_model import build_for_training
+from training.sampling import LengthGroupedSampler
+from training.tokenized_dataset import TokenizedRows
 
 MAX_LENGTH = 256
 LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"

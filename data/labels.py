@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from configs.errors import UserError
-from data.rows import LABEL_NAMES, Rows
+from data.dataset import LABEL_NAMES, Rows
+from runtime.errors import UserError
 
 MAX_LABELS = 1000  # more kinds of values than this are texts, dates or numbers, and no labels
 SHOWN_LABELS = 20

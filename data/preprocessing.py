@@ -7,7 +7,7 @@ trained on, so every step here is one that both sides take.
 import re
 import unicodedata
 
-from configs.prompts import template_parts
+from configs.prompt_template import template_parts
 
 # Zero-width characters that are invisible and carry no meaning between Chinese characters. The
 # zero-width joiner (U+200D) stays: it holds emoji such as 👨‍👩‍👧 together.

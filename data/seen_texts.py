@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.errors import UserError
 from data.text_hash import text_hash
+from runtime.errors import UserError
 
 FILE_NAME = "training_text_hashes.bin"
 

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 
-from data.rows import Rows
+from data.dataset import Rows
 
 
 def stratified_sample(rows: Rows, size: int, seed: int, each: int = 0) -> Rows:

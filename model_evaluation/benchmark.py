@@ -7,11 +7,11 @@ Compares with the majority class, SnowNLP, TF-IDF with logistic regression, the 
 linear probe on it: how often right, how sure that is, what it costs. Writes baseline_comparison.json.
 """
 
-from configs.errors import run_script
-from data.atomic import write_json
-from model_evaluation.baselines import compare_baselines, comparison_table
-from model_evaluation.evaluation_data import training_splits
+from model_evaluation.baselines.comparison import compare_baselines, comparison_table
+from model_evaluation.evaluation import training_splits
 from model_evaluation.pipeline import Evaluation, Step, run_single
+from runtime.atomic_files import write_json
+from runtime.errors import run_script
 
 
 def compare(evaluation: Evaluation) -> str:

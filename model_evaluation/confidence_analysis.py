@@ -11,15 +11,15 @@ import dataclasses
 
 import numpy as np
 
-from configs.errors import UserError, run_script
-from data.atomic import write_json
-from data.rows import Rows
+from data.dataset import Rows
 from data.seen_texts import seen_mask
-from model_evaluation.calibration import calibration_report, confidence_summary, fit_temperature
+from model_evaluation.metrics.calibration import calibration_report, confidence_summary, fit_temperature
+from model_evaluation.metrics.selective_prediction import risk_coverage, threshold_table
 from model_evaluation.pipeline import Evaluation, Step, run_single
-from model_evaluation.thresholds import risk_coverage, threshold_table
-from modeling.adapter import SentimentConfig
-from modeling.predictions import Predictions, softmax
+from modeling.adapter_folder import SentimentConfig
+from prediction.prediction_set import Predictions, softmax
+from runtime.atomic_files import write_json
+from runtime.errors import UserError, run_script
 
 CURVE_POINTS = 200  # more than a plot shows
 

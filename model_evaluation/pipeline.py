@@ -17,20 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.cli import help_text, parse_config
-from configs.errors import UserError
+from configs.command_line import help_text, parse_config
 from configs.evaluation_config import StepConfig
+from data.dataset import LABEL_NAMES, Rows
 from data.labels import given_labels
-from data.rows import LABEL_NAMES, Rows
 from data.seen_texts import seen_mask
-from model_evaluation.answers import Answers
-from model_evaluation.behaviour import load_suite
-from model_evaluation.evaluation_data import evaluation_rows, evaluation_splits, training_splits
-from model_evaluation.robustness import RobustnessPlan, plan_robustness
-from modeling.adapter import SentimentConfig, read_run_info
+from model_evaluation.evaluation import evaluation_rows, evaluation_splits, training_splits
+from model_evaluation.robustness.behaviour_suite import load_suite
+from model_evaluation.robustness.scores import RobustnessPlan, plan_robustness
+from modeling.adapter_folder import SentimentConfig, read_run_info
 from modeling.fingerprint import model_fingerprint, settings_fingerprint
-from modeling.predictions import Predictions
-from modeling.run_record import environment
+from prediction.prediction_cache import Answers
+from prediction.prediction_set import Predictions
+from runtime.errors import UserError
+from runtime.run_info import environment
 
 
 class Evaluation:
@@ -82,7 +82,7 @@ class Evaluation:
         return seen_mask(self.config.model_path, texts)
 
     def load_predictor(self):
-        from modeling.prediction import SentimentPredictor
+        from prediction.predictor import SentimentPredictor
 
         return SentimentPredictor(self.config.base_model_name, self.config.model_path)
 
@@ -120,7 +120,7 @@ class ZeroShotEvaluation(Evaluation):
     """The same of a base without adapter; it has seen no training rows. `config` is a `MetricsConfig`."""
 
     def load_sentiment(self) -> SentimentConfig:
-        from modeling.zero_shot import zero_shot_config
+        from prediction.zero_shot import zero_shot_config
 
         config = self.config
         return zero_shot_config(
@@ -136,7 +136,7 @@ class ZeroShotEvaluation(Evaluation):
         return settings_fingerprint(self.sentiment, contextual_calibration=self.config.contextual_calibration)
 
     def load_predictor(self):
-        from modeling.zero_shot import ZeroShotPredictor
+        from prediction.zero_shot import ZeroShotPredictor
 
         return ZeroShotPredictor(self.sentiment, contextual_calibration=self.config.contextual_calibration)
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.cli import help_text, parse_config
-from configs.errors import UserError, run_script
-from configs.options import ConfigError, check_fields, option
+from configs.command_line import help_text, parse_config
+from configs.fields import ConfigError, check_fields, option
+from runtime.errors import UserError, run_script
 
 if TYPE_CHECKING:
-    from model_evaluation.report_values import Results, Step
+    from model_evaluation.report.results import Results, Step
 
-TEMPLATES = Path(__file__).parent / "resources" / "report"
+TEMPLATES = Path(__file__).parent / "report" / "templates"
 FILE_NAME = "report.html"
 
 
@@ -34,7 +34,7 @@ class ReportConfig:
 
 def main() -> None:
     (config,) = parse_config([ReportConfig], None, description=help_text("把评估结果写成一页报告。", __doc__))
-    from model_evaluation.report_values import PREDICTIONS, STEPS
+    from model_evaluation.report.results import PREDICTIONS, STEPS
 
     folder = Path(config.output_dir)
     known = [step.file for step in STEPS] + [PREDICTIONS]
@@ -51,8 +51,8 @@ def write_report(output_dir: Path, *, failures: dict[str, str] | None = None) ->
     `failures` maps the name of a step (metrics, confidence, robustness, baselines, or any other) to what went wrong
     in this run; it stands on top of the page, and where the step's file is of an earlier run the page says so.
     """
-    from data.atomic import atomic_write
-    from model_evaluation.report_values import read_results
+    from model_evaluation.report.results import read_results
+    from runtime.atomic_files import atomic_write
 
     page = render_report(read_results(Path(output_dir)), failures or {})
     path = Path(output_dir) / FILE_NAME
@@ -63,8 +63,8 @@ def write_report(output_dir: Path, *, failures: dict[str, str] | None = None) ->
 
 def render_report(results: "Results", failures: dict[str, str]) -> str:
     """The page's HTML."""
-    from model_evaluation.report_text import headline, summary
-    from model_evaluation.report_values import STEPS
+    from model_evaluation.report.results import STEPS
+    from model_evaluation.report.summary import headline, summary
 
     environment = template_environment(results)
     sections = [(step, *_section(environment, results, step)) for step in STEPS]
@@ -84,7 +84,8 @@ def template_environment(results: "Results"):
     """Jinja with everything escaped, an unknown name an error, and the drawings and tables at hand."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from model_evaluation import report_plots, report_tables, report_values
+    from model_evaluation.report import plots, tables
+    from model_evaluation.report import results as values
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -93,7 +94,7 @@ def template_environment(results: "Results"):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(results=results, plots=report_plots, tables=report_tables, values=report_values)
+    environment.globals.update(results=results, plots=plots, tables=tables, values=values)
     return environment
 
 
@@ -102,7 +103,7 @@ def _section(environment, results: "Results", step: "Step") -> tuple[str | None,
     from jinja2 import UndefinedError
     from markupsafe import Markup
 
-    from model_evaluation.report_values import unexpected
+    from model_evaluation.report.results import unexpected
 
     if step.file in results.problems:
         return None, results.problems[step.file]
@@ -118,7 +119,7 @@ def _section(environment, results: "Results", step: "Step") -> tuple[str | None,
 
 def _warnings(results: "Results") -> list[str]:
     """What does not fit together: figures that come from different rows must not be compared."""
-    from model_evaluation.report_values import PREDICTIONS
+    from model_evaluation.report.results import PREDICTIONS
 
     checks: list[Callable[[Results], str | None]] = [_different_data, _different_models, _different_predictions]
     found = [message for check in checks if (message := check(results))]
@@ -140,7 +141,7 @@ def _different_models(results: "Results") -> str | None:
 
 def _groups(results: "Results", fingerprint_of: Callable[[dict], str | None]) -> str | None:
     """Which files have which fingerprint; None where all that have one have the same."""
-    from model_evaluation.report_values import STEPS
+    from model_evaluation.report.results import STEPS
 
     files: dict[str, list[str]] = {}
     for step in STEPS:
@@ -150,8 +151,8 @@ def _groups(results: "Results", fingerprint_of: Callable[[dict], str | None]) ->
 
 
 def _different_predictions(results: "Results") -> str | None:
-    from model_evaluation.metrics import confusion_matrix
-    from model_evaluation.report_values import PREDICTIONS
+    from model_evaluation.metrics.classification import confusion_matrix
+    from model_evaluation.report.results import PREDICTIONS
 
     written, predictions = (results.data.get("metrics") or {}).get("confusion_matrix"), results.predictions
     if written is None or predictions is None or predictions.labels is None:

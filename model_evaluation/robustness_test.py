@@ -3,14 +3,14 @@
     python model_evaluation/robustness_test.py --model_path ./outputs/lora_adapter
     python model_evaluation/robustness_test.py --max_samples 300
 
-Writes robustness_result.json: nine kinds of changes that keep the label (model_evaluation/perturbations.py), and the
-behaviour suite (model_evaluation/behaviour.py).
+Writes robustness_result.json: nine kinds of changes that keep the label (robustness/perturbations.py), and the
+behaviour suite (robustness/behaviour_suite.py).
 """
 
-from configs.errors import run_script
-from data.atomic import write_json
 from model_evaluation.pipeline import Evaluation, Step, run_single
-from model_evaluation.robustness import score_robustness
+from model_evaluation.robustness.scores import score_robustness
+from runtime.atomic_files import write_json
+from runtime.errors import run_script
 
 
 def needed_texts(evaluation: Evaluation) -> list[str]:

@@ -10,15 +10,15 @@ A step that fails does not stop the others; the report says so, and the exit cod
 
 import time
 
-from configs.cli import help_text, parse_config
-from configs.errors import run_script
+from configs.command_line import help_text, parse_config
 from configs.evaluation_config import FullEvaluationConfig
 from model_evaluation.benchmark import STEP as BASELINES
+from model_evaluation.classification_report import STEP as METRICS
 from model_evaluation.confidence_analysis import STEP as CONFIDENCE
+from model_evaluation.metrics.terminal_table import display_width
 from model_evaluation.pipeline import Evaluation, Step, run_steps
 from model_evaluation.robustness_test import STEP as ROBUSTNESS
-from model_evaluation.scores import STEP as METRICS
-from model_evaluation.tables import display_width
+from runtime.errors import run_script
 
 
 def main() -> int:

@@ -5,8 +5,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from data.atomic import file_sha256
-from modeling.adapter import WEIGHTS, SentimentConfig
+from modeling.adapter_folder import WEIGHTS, SentimentConfig
+from runtime.atomic_files import file_sha256
 
 ADAPTER_FILES = (WEIGHTS, "adapter_config.json", "tokenizer.json")
 
@@ -26,7 +26,7 @@ def model_fingerprint(model_path: str | Path, base_model_name: str | None = None
 
 def settings_fingerprint(sentiment: SentimentConfig, **more) -> str:
     """The same of a base with the settings of `sentiment`, and of whatever `more` the answers depend on."""
-    from modeling.builder import find_model
+    from modeling.base_model import find_model
 
     base, _ = find_model(sentiment.base_model, sentiment.base_revision)
     names = ("base_revision", "labels", "max_length", "quantization", "head", "prompt_template", "label_words")

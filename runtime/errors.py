@@ -1,0 +1,96 @@
+"""What ends a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
+
+import errno
+import gc
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.processes import is_main, local_rank
+from runtime.signals import Interrupted, end_quietly, interrupt_on_signals
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
+LIBRARY_DISK_FULL = re.compile(r"inline_container|iostream error|os error (28|122|27|30|112)\b")
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do about it, in the user's language."""
+
+
+class OneProcessError(UserError):
+    """Met by one of several processes alone, which therefore must say so itself."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library says about a fault, short enough for a message of ours; its kind where it says nothing."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """A disk that takes no more becomes one `UserError` about `path`, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(disk_full_message(error, path)) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in DISK_FULL
+    return LIBRARY_DISK_FULL.search(str(error)) is not None
+
+
+def disk_full_message(error: Exception, path: str | Path) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"写不进 {path}（{reason}）；{folder} 所在的磁盘还剩 {free / 2**20:,.1f} MB。"
+        "之前写完整的文件都还在。腾出空间（或换一个文件夹）后，重新运行同一条命令即可"
+    )
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C 130, SIGTERM 143.
+
+    Exit code 2 also for what the system refuses (no permission, a file where a folder should be, a name too long).
+    Of several processes the first one speaks, and one on each machine names a mistake.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in GBK has no emoji, and nothing can print half of one
+            stream.reconfigure(errors="backslashreplace")
+    if not is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+        os.environ["TQDM_DISABLE"] = "1"
+    interrupt_on_signals()
+    try:
+        sys.exit(main())
+    except UserError as error:
+        if not local_rank() or isinstance(error, OneProcessError):
+            print(f"错误：{error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if is_disk_full(error):  # what is not one of our outputs: a library's cache, a redirected stdout
+            message = disk_full_message(error, error.filename or Path.cwd() / "…")
+        elif error.strerror:
+            where = "".join(f"{name}：" for name in (error.filename, error.filename2) if name is not None)
+            message = f"{where}{error.strerror}"
+        else:
+            raise
+        print(f"错误：{message}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        end_quietly()
+        print(f"\n{stop.message}", file=sys.stderr)
+        sys.exit(128 + stop.number)
+    finally:
+        gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second

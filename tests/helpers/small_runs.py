@@ -1,0 +1,84 @@
+"""Short trainings in the test process, as train.py does them, with everything that must survive an interruption."""
+
+import json
+import signal
+from pathlib import Path
+
+from peft import get_peft_model_state_dict
+from small import small_reviews
+from transformers import TrainerCallback, set_seed
+
+from configs.lora_config import LoraSettings
+from configs.training_config import TrainingConfig
+from data.dataset import Rows
+from modeling.base_model import build_for_training
+from training.checkpoints import CheckpointStore, Run, choose_checkpoint, find_checkpoints
+from training.tokenized_dataset import tokenize
+from training.trainer import build_trainer
+
+SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
+
+
+def make_trainer(small_base, folder, checkpoint=None, run=None, lora=None, **settings):
+    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **(SETTINGS | settings))
+    set_seed(config.seed)
+    model, tokenizer = build_for_training(config, lora or LoraSettings())
+    reviews = [
+        Rows([r["text"] for r in part], [r["label"] for r in part]) for part in (small_reviews(50), small_reviews(9))
+    ]
+    tokenized = {
+        name: tokenize(rows, tokenizer, 64) for name, rows in zip(("train", "validation"), reviews, strict=True)
+    }
+    return build_trainer(config, model, tokenizer, tokenized, run or Run({}), checkpoint)
+
+
+def go_on(small_base, folder, **settings):
+    """A new process's trainer, as train.py makes it, after its training."""
+    checkpoint, _ = choose_checkpoint(folder, "auto", run := Run({}))
+    trainer = make_trainer(small_base, folder, checkpoint, run, **settings)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer
+
+
+def outcome(trainer, folder):
+    """What must be the same in the end, however often it was interrupted."""
+    newest = find_checkpoints(folder)[0]
+    tensors = get_peft_model_state_dict(trainer.finished_model())
+    return {
+        "adapter": {name: tensor.tolist() for name, tensor in tensors.items()},
+        "best": (trainer.best.step, trainer.best.accuracy, trainer.best.loss, trainer.best.misses),
+        "log": json.loads((newest / "trainer_state.json").read_text())["log_history"],
+        "checkpoints": [path.name for path in find_checkpoints(folder)][:1],
+    }
+
+
+class At(TrainerCallback):
+    """Do something when step `step` begins."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.action()
+
+
+def interrupt(number=signal.SIGTERM):
+    signal.raise_signal(number)
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob(".*")]
+
+
+def staged(folder: Path, step: int, run: Run, keep: int = 2, resumed: Path | None = None) -> CheckpointStore:
+    """A store with a small checkpoint of `step` ready to be committed."""
+    store = CheckpointStore(folder, run, keep, resumed)
+    (store.staging / f"checkpoint-{step}").mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
+        (store.staging / f"checkpoint-{step}" / name).write_text(f"{name} of {step}")
+    return store
+
+
+def commit(folder: Path, step: int, run: Run, **kwargs) -> None:
+    staged(folder, step, run, **kwargs).commit(f"checkpoint-{step}")

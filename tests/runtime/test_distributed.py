@@ -1,0 +1,165 @@
+"""Two processes do together what one does alone: the same training, the same file of predictions."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
+from small_runs import make_trainer
+
+from configs.training_config import TrainingConfig
+from runtime.distributed import EvenSampler
+from runtime.errors import UserError
+from training.checkpoints import find_checkpoints
+from training.loss import mean_cross_entropy
+from training.sampling import LengthGroupedSampler
+from training.tokenized_dataset import NO_LABEL, TokenizedRows, collate
+from training.trainer import SentimentTrainer, rows_per_step, steps_per_epoch
+
+
+@pytest.fixture(scope="module")
+def runs(small_base, tmp_path_factory):
+    """(folder, what torchrun printed): a run of two processes, taken up again after step 10, and a run of one."""
+    folder, rows = tmp_path_factory.mktemp("processes"), small_reviews(120)
+    # 74 rows are 9 steps of 2 x 4 and one of two rows: there the second process has nothing but filling.
+    flags = ["--model_name", str(small_base), "--max_length", "64", "--lora_dropout", "0", "--batch_size", "4"]
+    flags += ["--num_epochs", "2", "--eval_steps", "4", "--save_steps", "5", "--learning_rate", "5e-3"]
+    for name, part in {"train": rows[:74], "validation": rows[80:103], "test": rows[103:]}.items():
+        flags += [f"--{name}_file", str(write_jsonl(folder / f"{name}.jsonl", part))]
+    train = ["train", *flags, "--output_dir"]
+    texts = write_jsonl(folder / "texts.jsonl", [{"text": row["text"] * (1 + i % 3)} for i, row in enumerate(rows)])
+    predict = ["inference", "--model_path", f"{folder}/one/lora_adapter", "--input", str(texts), "--output"]
+    twice, scoring = ["--gradient_accumulation_steps", "2"], ["--head", "label_scoring"]
+    work = [[*train, f"{folder}/one", *twice], [*train, f"{folder}/scoring_one", *twice, *scoring]]
+    alone = run_in_processes(1, [*work, [*predict, f"{folder}/one.jsonl"]])
+    forget = ["forget", f"{folder}/two", f"{folder}/resumed", "10"]
+    work = [[*train, f"{folder}/two"], forget, [*train, f"{folder}/resumed"], [*predict, f"{folder}/two.jsonl"]]
+    work += [[*train, f"{folder}/scoring_two", *scoring]]
+    work += [["fsdp", "configs/fsdp.yaml"], [*train, f"{folder}/pieces"]]
+    together = run_in_processes(2, work)
+    assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
+    return folder, together
+
+
+def run_in_processes(count: int, work: list[list[str]]):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count] if count > 1 else []
+    here = {"PYTHONPATH": str(REPOSITORY)}
+    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=240)
+
+
+def history(folder):
+    log = json.loads((folder / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+    return [{name: value for name, value in entry.items() if name != "epoch"} for entry in log]
+
+
+def adapter_of(folder):
+    return load_file(folder / "lora_adapter" / "adapter_model.safetensors")
+
+
+def test_the_loss_curve_is_that_of_one_process_with_twice_the_accumulation(runs):
+    one, two = history(runs[0] / "one"), history(runs[0] / "two")
+    assert len(one) == len(two) and sum("loss" in entry for entry in one) == 10
+    for alone, together in zip(one, two, strict=True):
+        assert alone == pytest.approx(together, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("head", ["", "scoring_"])
+def test_the_adapter_and_its_figures_are_the_same(runs, head):
+    folders = [runs[0] / f"{head}{count}" for count in ("one", "two")]
+    one, two = map(adapter_of, folders)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
+    infos = [json.loads((folder / "lora_adapter" / "run_info.json").read_text()) for folder in folders]
+    assert infos[0]["metrics"] == infos[1]["metrics"]
+
+
+def test_a_run_of_two_processes_is_taken_up_again_and_ends_with_the_same_bits(runs):
+    folder, printed = runs
+    assert "checkpoint-10 继续训练" in printed.stdout
+    assert {path.name for path in (folder / "two" / "checkpoint-20").glob("rng_state*")} == {
+        "rng_state_0.pth", "rng_state_1.pth",
+    }  # fmt: skip
+    two, resumed = adapter_of(folder / "two"), adapter_of(folder / "resumed")
+    assert all(torch.equal(two[name], resumed[name]) for name in two)
+    assert history(folder / "two") == history(folder / "resumed")
+
+
+def test_the_first_process_alone_speaks(runs):
+    assert runs[1].stdout.count("正在载入") == 4  # four trainings
+    assert runs[1].stdout.count("2 个进程") == 4
+    assert runs[1].stderr.count("条预测写在") == 1
+
+
+def test_a_base_in_pieces_learns_the_same(runs):
+    """FSDP; where the CPU multiplies in bf16, its weights are rounded, DDP's only multiplied so."""
+    one, pieces = history(runs[0] / "one"), history(runs[0] / "pieces")
+    assert (runs[0] / "pieces" / "checkpoint-20" / "pytorch_model_fsdp.bin").is_file()
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in (one, pieces)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    expected, found = adapter_of(runs[0] / "one"), adapter_of(runs[0] / "pieces")
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "checkpoint", "word"),
+    [
+        ({"head": "label_scoring"}, None, "--head label_scoring"),
+        ({"use_qlora": True}, None, "--use_qlora"),
+        ({"max_memory_gb": 4}, None, "--max_memory_gb"),
+        ({}, "newest", "--resume_from_checkpoint none"),
+    ],
+)
+def test_what_pieces_cannot_do_is_said_before_the_first_step(
+    small_base, whole_run, tmp_path, monkeypatch, settings, checkpoint, word
+):
+    found = find_checkpoints(whole_run[1])[0] if checkpoint else None
+
+    class UnderFsdp(SentimentTrainer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.is_fsdp_enabled = True
+
+    monkeypatch.setattr("training.trainer.SentimentTrainer", UnderFsdp)
+    with pytest.raises(UserError, match=word) as caught:
+        make_trainer(small_base, tmp_path, checkpoint=found, **settings)
+    assert "FSDP" in str(caught.value)
+
+
+def test_the_same_file_of_predictions(runs):
+    one, two = (runs[0] / name for name in ("one.jsonl", "two.jsonl"))
+    assert one.read_bytes() == two.read_bytes() and len(one.read_text(encoding="utf-8").splitlines()) == 120
+
+
+def test_filling_adds_nothing_and_lets_no_row_out():
+    lengths = np.random.default_rng(0).integers(3, 60, 42)
+    sampler = EvenSampler(LengthGroupedSampler(lengths, 8, seed=1), multiple=8)
+    indices = list(sampler)
+    assert len(indices) == len(sampler) == 48 and sorted(i for i in indices if i >= 0) == list(range(42))
+    assert {~i for i in indices if i < 0} == {int(lengths.argmin())} and all(i < 0 for i in indices[42:])
+    sampler.set_epoch(1)
+    assert list(sampler) != indices
+
+    rows = TokenizedRows([[5] * length for length in lengths], [1] * 42)
+    batch = collate([rows[i] for i in indices[40:]], pad_id=0)
+    assert batch["labels"].tolist() == [1, 1] + [NO_LABEL] * 6
+
+    class Outputs:
+        logits = torch.randn(8, 2, requires_grad=True)
+
+    mean_cross_entropy(Outputs, batch["labels"], 2).backward()
+    assert (Outputs.logits.grad[2:] == 0).all() and (Outputs.logits.grad[:2] != 0).all()
+
+
+def test_steps_count_the_rows_of_all_processes(monkeypatch):
+    config = TrainingConfig(batch_size=4, gradient_accumulation_steps=3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert rows_per_step(config) == 24
+    assert [steps_per_epoch(config, rows) for rows in (1, 24, 25)] == [1, 1, 2]
+
+
+def test_several_processes_are_for_files_alone():
+    assert_one_message(run_script("inference.py", "--text", "好", env={"WORLD_SIZE": "2"}), "--input")

@@ -1,0 +1,129 @@
+"""The benchmarks run as scripts do, on a throwaway shape; their figures are for quiet machines."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import torch
+from small import REPOSITORY
+from small_runs import make_trainer
+
+from configs.lora_config import LoraSettings
+
+FOLDER = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """name, arguments -> what its `main` wrote."""
+    monkeypatch.syspath_prepend(str(FOLDER))  # as `python benchmarks/x.py` has it
+
+    def run(name, *arguments, output):
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--output", str(output)])
+        module.main()
+        return json.loads(output.read_text(encoding="utf-8"))
+
+    return run
+
+
+@pytest.fixture
+def shape_only(small_base, tmp_path):
+    """A folder with config and tokenizer and no weights."""
+    folder = tmp_path / "shape"
+    shutil.copytree(small_base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+def test_training_speed_compares_three_real_loops(benchmark, small_base, tmp_path, capsys):
+    result = benchmark(
+        "train_speed", "--model_name", small_base, "--batch_size", 2, "--steps", 8, output=tmp_path / "speed.json"
+    )
+    rows = {row["variant"]: row for row in result["variants"]}
+    assert rows["a"]["padding"] > rows["b"]["padding"] > rows["c"]["padding"]
+    assert all(row["review_tokens_per_second"] > 0 for row in rows.values())  # a loaded machine proves no more
+    assert result["limit"] == pytest.approx(5.63, abs=0.01) and result["environment"]["versions"]["torch"]
+    assert re.search(r"^\(c\) +ours: grouped by length", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_packing_computes_the_logits_and_gradients_of_padding(benchmark, small_base, tmp_path):
+    result = benchmark(
+        "candidates", "--model_name", small_base, "--ways", "packed", "--batch_size", 3, output=tmp_path / "packed.json"
+    )
+    for title, figures in result["candidates"].items():
+        within = 1e-5 if "float32" in title else 0.05
+        assert figures["max_logit_difference"] < within
+        assert figures["max_gradient_difference"] < within * figures["largest_gradient"]
+
+
+def test_a_pack_is_filled_up_with_a_row_that_changes_nothing(small_base, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import candidates
+
+    rows = [{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8, 9], "label": 0}]
+    pack = candidates.collate_packed(rows, pad_id=0, multiple=8)
+    assert pack["input_ids"].tolist() == [[5, 6, 7, 8, 9, 0, 0, 0]]
+    assert pack["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
+    assert pack["ends"].tolist() == [2, 4] and pack["labels"].tolist() == [1, 0]
+    model, _ = candidates.build(str(small_base))
+    model = candidates.as_packed(model).eval()
+    whole, filled = (
+        model(
+            **{name: value for name, value in candidates.collate_packed(rows, 0, multiple).items() if name != "labels"}
+        )
+        for multiple in (1, 8)
+    )
+    torch.testing.assert_close(filled.logits, whole.logits, atol=1e-6, rtol=1e-5)
+
+
+def test_a_trainer_reads_all_rows_of_a_pack(small_base, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import candidates
+
+    trainer = make_trainer(small_base, tmp_path, lora=LoraSettings(lora_dropout=0.0))
+    batch = [trainer.train_dataset[i] for i in range(4)]
+    trainer.batches_of_step = []
+    losses = [float(trainer.training_step(trainer.model, trainer.data_collator(batch), 4))]
+    candidates.as_packed(trainer.model)
+    losses.append(float(trainer.training_step(trainer.model, candidates.collate_packed(batch, pad_id=0), 4)))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_the_memory_account_scales_from_two_layers_to_the_whole_shape(benchmark, shape_only, tmp_path):
+    config = json.loads((shape_only / "config.json").read_text())
+    config |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}
+    (shape_only / "config.json").write_text(json.dumps(config))
+    result = benchmark(
+        "memory", "--model_name", shape_only, "--max_length", 64, "--batch_size", 2, output=tmp_path / "memory.json"
+    )
+    accounts = {kind: result["estimated"][kind]["account"] for kind in ("LoRA", "QLoRA")}
+    # bf16: embeddings, final norm; q, k, v with biases, o, the MLP and two norms of each layer. float32: adapter, head.
+    layer = 64 * (64 + 32 + 32 + 64) + 128 + 3 * 64 * 128 + 2 * 64
+    trained = 5 * 8 * ((64 + 64) + (64 + 32) + (64 + 32) + (64 + 64)) + 2 * 64
+    assert accounts["LoRA"]["weights"] == 2 * (257 * 64 + 64 + 5 * layer) + 4 * (trained + 2 * 64)
+    assert accounts["LoRA"]["training"] == 12 * trained
+    assert accounts["QLoRA"]["weights"] < accounts["LoRA"]["weights"]
+    assert accounts["LoRA"]["layers"] == 5
+    assert result["estimated"]["LoRA"]["choices"]["4"]["max_tokens"] is None
+
+
+def test_random_weights_have_the_shape_and_the_way_of_a_real_model(small_base, shape_only, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from random_weights import random_base
+
+    from configs.training_config import TrainingConfig
+    from modeling.base_model import build_for_training
+
+    folder = random_base(shape_only, tmp_path / "random")
+    assert random_base(shape_only, folder) == folder  # made once
+    shapes = [
+        {name: p.shape for name, p in build_for_training(TrainingConfig(model_name=str(base)), LoraSettings())[0]
+         .named_parameters()} for base in (small_base, folder)
+    ]  # fmt: skip
+    assert shapes[0] == shapes[1]

@@ -1,0 +1,281 @@
+"""What a step may take of memory: the account, the choice of pieces, and what happens when it runs out."""
+
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+from small import small_reviews
+
+import train
+from configs.lora_config import LoraSettings
+from configs.training_config import CLASSIFIER, LABEL_SCORING, TrainingConfig
+from data.dataset import LABEL_NAMES, Rows
+from modeling.base_model import build_for_training
+from modeling.devices import Device
+from prediction.predictor import BATCH_TOKENS
+from runtime.errors import UserError
+from training.checkpoints import Run
+from training.memory_plan import GB, Account, Pieces, cap_memory, choose, is_out_of_memory, measure, memory_limit
+from training.run_summary import describe_pieces, describe_plan
+from training.tokenized_dataset import tokenize
+from training.trainer import build_trainer
+
+CPU, CUDA = Device("cpu", False), Device("cuda", True)
+# Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
+LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
+QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
+HEADS = [CLASSIFIER, LABEL_SCORING]
+
+
+@pytest.fixture
+def model(small_base):
+    return build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())[0]
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    """No bf16, so that sums in another order differ by rounding of float32 alone."""
+    monkeypatch.setattr("training.trainer.best_device", lambda: CPU)
+
+
+def test_the_account_counts_weights_exactly_and_what_one_layer_more_keeps(model):
+    account = measure(model, CPU, longest=64)
+    assert account.weights == sum(p.numel() * 4 for p in model.parameters())
+    assert account.training == sum(p.numel() * 12 for p in model.parameters() if p.requires_grad)
+    assert account.hidden == 64 * 4 and account.layers == 2
+    # Each layer keeps at least its MLP's gate, its SiLU and its up projection for every token.
+    assert 2 * 3 * 128 * 4 < account.per_token < 2 * 60 * 64 * 4
+
+
+def test_rows_as_short_as_can_be_are_measured_too(model):
+    account = measure(model, CPU, longest=3)
+    assert account.per_token > 0
+    assert choose(account, 10 * GB, longest=3, rows=4).max_tokens is None
+
+
+def test_measuring_leaves_the_random_state_and_the_mode(model):
+    state = torch.get_rng_state()
+    model.eval()
+    first = measure(model, CPU, longest=40)
+    assert torch.equal(torch.get_rng_state(), state) and not model.training
+    assert measure(model, CPU, longest=40) == first
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_tokens_within_is_the_inverse_of_the_peak(recompute):
+    for limit in (5 * GB, 8 * GB, 16 * GB):
+        tokens = LORA.tokens_within(limit, recompute)
+        assert LORA.peak(tokens, recompute) <= limit < LORA.peak(tokens + 1, recompute)
+
+
+@pytest.mark.parametrize(
+    ("account", "gb", "recompute", "rows"),
+    [
+        (LORA, 80, False, 8),  # a large card: whole batches
+        (LORA, 8, False, 4),  # the README's 8 GB
+        (LORA, 4.6, True, 4),  # not one row fits as it is, four do with recomputation
+        (QLORA, 4, False, 2),  # the README's 4 GB
+        (QLORA, 2.3, True, 3),
+    ],
+)
+def test_the_choice_fits_and_recomputes_only_where_it_must(account, gb, recompute, rows):
+    pieces = choose(account, int(gb * GB), longest=250, rows=8)
+    assert pieces.recompute == recompute and not pieces.too_much
+    assert (pieces.max_tokens is None) == (rows == 8)
+    assert pieces.rows(8, 256) == rows
+    assert account.peak(rows * 256, recompute) == pieces.needed <= gb * GB
+
+
+def test_recomputation_when_asked_for_and_too_much_when_nothing_fits():
+    assert choose(LORA, 80 * GB, longest=256, rows=8, recompute=True).recompute
+    pieces = choose(LORA, 3 * GB, longest=256, rows=8)
+    assert pieces.too_much and pieces.recompute and pieces.rows(8, 256) == 1
+    assert "多半不够" in describe_pieces(pieces, Device("cuda", True))
+
+
+def test_predictions_stay_within_the_limit_and_take_no_more_than_usual():
+    assert choose(LORA, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cuda"]
+    on_cpu = dataclasses.replace(LORA, device="cpu")
+    assert choose(on_cpu, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cpu"]
+    assert 256 <= choose(LORA, int(4.5 * GB), longest=256, rows=8).prediction_tokens < 4096
+
+
+def test_rows_are_shared_equally():
+    assert [Pieces().rows(8, 999), Pieces(100).rows(8, 200), Pieces(1000).rows(8, 200)] == [8, 1, 4]
+    assert [Pieces(1600).rows(8, 200), Pieces(1000).rows(7, 200), Pieces(512).rows(1, 8)] == [8, 4, 1]
+
+
+def test_no_limit_on_a_cpu_unless_asked_for():
+    assert memory_limit(CPU, None) is None and memory_limit(CPU, 1.5) == 1_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("device", "gb", "share"),
+    [(CUDA, 4.7, 0.5), (CUDA, 0.5, 0.0), (CUDA, 99, 1.0), (CUDA, None, None), (CPU, 4.7, None)],
+)
+def test_what_was_asked_for_is_the_most_that_torch_may_take(monkeypatch, device, gb, share):
+    caps = []
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(total_memory=8 * GB))
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", caps.append)
+    cap_memory(device, gb)
+    assert caps == ([] if share is None else [pytest.approx(share)])
+
+
+def test_what_counts_as_a_lack_of_memory():
+    message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    assert all(map(is_out_of_memory, [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError(message)]))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's words
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def make_trainer(small_base, folder, **settings):
+    settings = {"num_epochs": 2, "learning_rate": 1e-3, "batch_size": 8} | settings
+    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **settings)
+    reviews = small_reviews(36)  # four and a half batches of 8
+    rows = Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
+    torch.manual_seed(0)
+    model, tokenizer = build_for_training(config, LoraSettings(lora_dropout=0.0))
+    template = config.template_for(LABEL_NAMES)
+    tokenized = {name: tokenize(rows, tokenizer, 64, template) for name in ("train", "validation")}
+    return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def undisturbed(request, small_base, tmp_path_factory):
+    """(head, adapter) of a run whose batches are computed whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.trainer.best_device", lambda: CPU)
+        trainer = make_trainer(small_base, tmp_path_factory.mktemp("whole"), head=request.param)
+        trainer.train()
+    adapter = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(trainer.model).items()}
+    return request.param, adapter
+
+
+def assert_same_adapter(trainer, expected):
+    for name, tensor in get_peft_model_state_dict(trainer.model).items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("max_tokens", "recompute"), [(200, False), (64, True)])
+def test_pieces_give_the_same_adapter_and_the_same_loss(small_base, tmp_path, undisturbed, max_tokens, recompute):
+    head, expected = undisturbed
+    trainer = make_trainer(small_base, tmp_path, head=head)
+    trainer.use_pieces(Pieces(max_tokens, recompute))
+    sizes = count_rows(trainer)
+    trainer.train()
+    assert max(sizes) < 8 and sum(sizes) == 2 * 36
+    assert_same_adapter(trainer, expected)
+
+
+def count_rows(trainer) -> list[int]:
+    """Rows of each forward pass of the training, as they come."""
+    sizes, compute_loss = [], trainer.compute_loss
+
+    def counted(model, inputs, *args, **kwargs):
+        sizes.append(len(inputs["labels"]))
+        return compute_loss(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = counted
+    return sizes
+
+
+def run_out_above(trainer, rows: int) -> None:
+    """The first layer's backward pass fails for more than `rows` rows, when later layers have their gradients."""
+
+    def fail(gradient):
+        if len(gradient) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    def watch(module, inputs, output):
+        if output.requires_grad:
+            output.register_hook(fail)
+
+    trainer.model.get_base_model().model.layers[0].register_forward_hook(watch)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_out_of_memory_halves_and_redoes_the_step_with_the_same_result(
+    small_base, tmp_path, capsys, head, accumulation
+):
+    settings = {"head": head, "batch_size": 8 // accumulation, "gradient_accumulation_steps": accumulation}
+    undisturbed = make_trainer(small_base, tmp_path / "undisturbed", **settings)
+    undisturbed.train()
+    expected = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(undisturbed.model).items()}
+    trainer = make_trainer(small_base, tmp_path / "short", **settings)
+    run_out_above(trainer, 2)
+    trainer.train()
+    assert trainer.state.global_step == 10
+    assert_same_adapter(trainer, expected)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "内存不足" in line]
+    assert len(lines) == 3 - accumulation  # 8 -> 4 -> 2 rows, once for all later steps
+    assert "第 1 步" in lines[0] and "这一步重新算" in lines[0] and "每次 2 条" in lines[-1]
+
+
+def test_one_row_that_does_not_fit_is_recomputed_and_then_given_up(small_base, tmp_path, capsys):
+    trainer = make_trainer(small_base, tmp_path, batch_size=1)
+    run_out_above(trainer, 0)
+    with pytest.raises(UserError, match=r"第 1 步内存不足.*--use_qlora"):
+        trainer.train()
+    assert "重算激活" in capsys.readouterr().out
+    assert trainer.pieces.recompute and trainer.model.get_base_model().is_gradient_checkpointing
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(small_base, tmp_path):
+    trainer = make_trainer(small_base, tmp_path)
+    trainer.compute_loss = lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("shapes"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer.train()
+
+
+def run_train(monkeypatch, *arguments) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    return train.main()
+
+
+def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
+    small_base, review_files, tmp_path, monkeypatch, capsys
+):
+    flags = [
+        "--model_name", small_base, *review_files, "--max_length", "64", "--max_steps", "3", "--lora_dropout", "0",
+    ]  # fmt: skip
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "whole")
+    assert "整批一次算完，不重算激活" in capsys.readouterr().out
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "pieces", "--max_memory_gb", "0.806")
+    plan = capsys.readouterr().out
+    assert "每次最多算" in plan and "可用 0.8 GB" in plan
+    from safetensors.torch import load_file
+
+    whole, pieces = (
+        load_file(tmp_path / name / "lora_adapter" / "adapter_model.safetensors") for name in ("whole", "pieces")
+    )
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], atol=2e-5, rtol=1e-3)
+    with pytest.raises(UserError, match=r"--max_memory_gb 0.5 太小.*估计要"):
+        run_train(monkeypatch, *flags, "--output_dir", tmp_path / "none", "--max_memory_gb", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("device", "use_qlora", "word"),
+    [
+        (Device("cuda", False), False, "Ampere 之前"),
+        (Device("cuda", True), False, None),
+        (Device("cpu", True), True, "4 比特在 CPU 上"),
+        (Device("cpu", True), False, None),
+    ],
+)
+def test_the_plan_says_what_will_be_slow(small_base, tmp_path, monkeypatch, device, use_qlora, word):
+    trainer = make_trainer(small_base, tmp_path)
+    monkeypatch.setattr("training.run_summary.best_device", lambda: device)
+    config = TrainingConfig(model_name=str(small_base), use_qlora=use_qlora)
+    plan = describe_plan(config, trainer.model, {"train": trainer.train_dataset}, trainer)
+    assert ("注意" in plan) == bool(word) and (word or "") in plan

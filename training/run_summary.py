@@ -1,0 +1,61 @@
+"""What a run is going to do, said before its first step."""
+
+from pathlib import Path
+
+from configs.training_config import TrainingConfig
+from modeling.devices import Device, best_device
+from prediction.predictor import padded_length
+from runtime.processes import world_size
+from training.memory_plan import GB, Pieces
+from training.sampling import LengthGroupedSampler
+from training.tokenized_dataset import TokenizedRows
+from training.trainer import SentimentTrainer, steps_per_epoch, total_steps
+
+
+def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size: int) -> int:
+    """Tokens of one epoch that the model computes, padding included, in the sampler's first order."""
+    order, lengths = sampler.order(0), sampler.lengths
+    batches = [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
+    return sum(padded_length(int(batch.max())) * len(batch) for batch in batches)
+
+
+def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedRows], trainer: SentimentTrainer) -> str:
+    """Model, trainable share, rows, padding, steps and where it all goes, as lines for the terminal."""
+    train, device = tokenized["train"], best_device()
+    trainable, total = model.get_nb_trainable_parameters()
+    real, padded = sum(train.lengths), padded_tokens(train, trainer.sampler, config.batch_size)
+    fixed = max(config.max_length, *train.lengths) * len(train)
+    rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
+    precision = "bf16 混合精度" if device.bf16 else "float32"
+    kind = "QLoRA（NF4 4 比特）" if config.use_qlora else "LoRA"
+    processes = f"，{world_size()} 个进程" if world_size() > 1 else ""
+    lines = [
+        f"模型      {config.model_name} + {kind}，{config.head}，{device.kind}，{precision}",
+        f"可训练    {trainable:,} / {total:,} 个参数（{trainable / total:.2%}）",
+        f"数据      {rows} 条",
+        f"每轮      {real:,} token，另有填充 {1 - real / padded:.1%}"
+        f"（都填到 {config.max_length} 则为 {1 - real / fixed:.1%}）",
+        f"步数      共 {total_steps(config, len(train)):,} 步，每轮 {steps_per_epoch(config, len(train)):,} 步，"
+        f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条{processes}",
+        f"{'显存' if device.kind == 'cuda' else '内存'}      {describe_pieces(trainer.pieces, device)}",
+        f"写到      {Path(config.output_dir).resolve()}",
+    ]
+    if config.use_qlora and device.kind == "cpu":
+        lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
+    if device.kind == "cuda" and not device.bf16:
+        lines.append("注意      Ampere 之前的显卡没有 bf16，按 float32 计算：慢，权重占两倍显存；不够时加 --use_qlora")
+    return "\n".join(lines)
+
+
+def describe_pieces(pieces: Pieces, device: Device) -> str:
+    """How a batch is computed, and what it is estimated to take of what there is."""
+    how = (
+        "整批一次算完"
+        if pieces.max_tokens is None
+        else f"每次最多算 {pieces.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
+    )
+    again = "，反向时重算激活" if pieces.recompute else "，不重算激活"
+    if pieces.limit is None:
+        return how + again
+    warning = "：多半不够，先试试看" if pieces.too_much else ""
+    return f"{how}{again}；估计最多用 {pieces.needed / GB:.1f} GB，可用 {pieces.limit / GB:.1f} GB{warning}"

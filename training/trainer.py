@@ -1,0 +1,286 @@
+"""Trainer, set up for this task: exact accumulation, length-grouped batches, safe checkpoints, best adapter.
+
+trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
+trainer.train(resume_from_checkpoint=checkpoint)
+"""
+
+import math
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainingArguments
+
+from configs.lora_config import LoraSettings
+from configs.training_config import LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
+from modeling.devices import best_device
+from prediction.predictor import extra_tokens, predict_logits
+from runtime.distributed import EvenSampler, from_main, whole_trainable
+from runtime.errors import UserError, writing_to
+from runtime.processes import world_size
+from runtime.signals import Interrupted, postponed_interrupts
+from training.best_adapter import BestAdapter
+from training.checkpoints import CheckpointStore, Run
+from training.cpu_speed import faster_on_cpu
+from training.loss import balanced_weights, mean_cross_entropy
+from training.memory_plan import GB, Pieces, cap_memory, choose, measure, memory_limit
+from training.micro_batches import PiecewiseTrainer
+from training.sampling import LengthGroupedSampler
+from training.stopping import KeepLossSum, StopWhenAsked, is_last
+from training.tokenized_dataset import TokenizedRows, collate
+
+
+def rows_per_step(config: TrainingConfig) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return config.batch_size * config.gradient_accumulation_steps * world_size()
+
+
+def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
+    """Optimizer steps in one pass over `rows` rows; the last may have fewer rows."""
+    return math.ceil(rows / rows_per_step(config))
+
+
+def total_steps(config: TrainingConfig, rows: int) -> int:
+    return config.max_steps or config.num_epochs * steps_per_epoch(config, rows)
+
+
+def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]) -> dict[str, Any]:
+    """Every setting that a trained adapter depends on.
+
+    What is only about where and how often to write is not in it, nor what is only about memory: after a
+    lack of it one may go on with `--gradient_checkpointing` or another `--max_memory_gb`.
+    """
+    names = (
+        "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
+        "weight_decay max_steps eval_steps early_stopping_patience seed "
+        "head prompt_template label_words label_loss class_weights"
+    )
+    settings = {name: getattr(config, name) for name in names.split()}
+    if world_size() > 1:
+        settings["进程数"] = world_size()
+    return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
+
+
+def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
+    """Trainer's own options. Evaluation is asked for by `EvaluateAndKeepBest`, so none is set here."""
+    device = best_device()
+    arguments = TrainingArguments(
+        output_dir=config.output_dir,
+        num_train_epochs=config.num_epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(config.warmup_ratio * total_steps(config, rows)),
+        weight_decay=config.weight_decay,
+        # Not bitsandbytes' paged AdamW: it leaves tensors below 100,000 numbers on the GPU, which is all at rank 8.
+        optim="adamw_torch" if device.kind == "mps" else "adamw_torch_fused",
+        bf16=device.bf16,
+        use_cpu=device.kind == "cpu",
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        logging_steps=max(1, min(50, total_steps(config, rows) // 10)),
+        seed=config.seed,
+        data_seed=config.seed,
+        report_to=config.report_to,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every trainable matrix takes part in every step
+        dataloader_pin_memory=device.kind == "cuda",
+    )
+    # One GPU for each process: Trainer would spread one process over all of them by DataParallel, with larger batches.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+class EvaluateAndKeepBest(TrainerCallback):
+    """Evaluate every `every` steps and at the end, and stop when patience is over.
+
+    By step and never by epoch: Trainer saves the checkpoint of an epoch's last step before the
+    evaluation of that epoch, and a run resumed from there would never do this evaluation.
+    """
+
+    def __init__(self, every: int, best: BestAdapter):
+        self.every, self.best = every, best
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args, state, control, metrics, model, **kwargs):
+        self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
+        if self.best.should_stop:
+            control.should_training_stop = control.should_save = True
+
+
+class SentimentTrainer(PiecewiseTrainer):
+    """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
+
+    def __init__(
+        self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
+        self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
+        self.saving, self.loss_sum = False, KeepLossSum(self)
+        self.add_callback(self.loss_sum)
+        # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
+        # to bf16 and go on training with these; a resumed run would have them unrounded until its next evaluation.
+        for module in self.model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """To the end, from a checkpoint or the start; a signal before that saves one and is `Interrupted`."""
+        checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if checkpoint:
+            self.loss_sum.go_on_from(checkpoint)
+        if checkpoint and (self.best.should_stop or is_last(checkpoint)):
+            return  # Trainer would do one step more
+        with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
+            stop = StopWhenAsked(received)
+            self.add_callback(stop)
+            try:
+                # Autocast brings the inputs to bf16 by itself; PEFT would first bring them to float32.
+                with disable_input_dtype_casting(self.model, self.args.bf16):
+                    super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            except UnpicklingError:  # raised by weights_only=True, which Trainer loads with
+                raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
+            finally:
+                self.remove_callback(stop)
+        if stop.stopped:
+            message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
+            raise Interrupted([*received, signal.SIGTERM][0], f"{message}重新运行同一条命令即接着训练。")
+
+    @property
+    def shares(self) -> bool:
+        """Whether processes share out the rows to predict; under FSDP each layer needs all of them at each batch."""
+        return not self.is_fsdp_enabled
+
+    def floating_point_ops(self, inputs) -> int:
+        """Nobody reads the count, and Trainer would walk through all parameters for it at each step."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
+        if world_size() == 1:
+            return self.sampler
+        return EvenSampler(self.sampler, self.args.per_device_train_batch_size * world_size())
+
+    def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
+        """Accuracy and mean loss by the one prediction loop."""
+        rows = eval_dataset or self.eval_dataset
+        logits = torch.from_numpy(self.logits_of(rows, "评估"))  # (N, C)
+        labels = torch.tensor(rows.labels)
+        metrics = {
+            f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
+            f"{metric_key_prefix}_loss": float(nn.functional.cross_entropy(logits, labels)),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:
+        """(N, C) by the one prediction loop, each process its share, in batches that fit the memory."""
+        most = self.pieces.prediction_tokens
+        return predict_logits(
+            self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=self.shares
+        )
+
+    def finished_model(self):
+        """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
+        if not self.best.step:
+            raise UserError("训练发散了：验证损失一次也不是有限的数。减小 --learning_rate 后重新训练")
+        self.best.load_into(self.model)
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self.store.staging) if self.saving else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial=None) -> None:
+        """Trainer writes into the staging folder; the store then makes it visible as a whole."""
+        name = f"checkpoint-{self.state.global_step}"
+        self.saving, self.trained = True, whole_trainable(self.model)
+        try:
+            with writing_to(self.store.output_dir / name):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # of several processes each writes its random state
+                if self.args.should_save:
+                    self.loss_sum.save_to(self.store.staging / name)
+                    self.best.save_to(self.store.staging / name)
+                    self.store.commit(name)
+                self.accelerator.wait_for_everyone()
+        finally:
+            self.saving = False
+            self.store.discard()
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """Only the adapter: PEFT would ask the hub whether the vocabulary was resized, and it never is."""
+        if not self.args.should_save:
+            return
+        os.makedirs(output_dir, exist_ok=True)
+        self.model.save_pretrained(output_dir, state_dict=self.trained, save_embedding_layers=False)
+
+
+def build_trainer(
+    config: TrainingConfig, model, tokenizer, tokenized: dict[str, TokenizedRows], run: Run, checkpoint: Path | None
+) -> SentimentTrainer:
+    """Everything put together; with a `checkpoint`, the best adapter so far comes from it."""
+    output_dir, train = Path(config.output_dir), tokenized["train"]
+    best = BestAdapter(output_dir, config.early_stopping_patience)
+    if checkpoint:
+        best.restore_from(checkpoint)
+    weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
+    faster_on_cpu(model, best_device(), max(train.lengths))
+    trainer = SentimentTrainer(
+        model=model,
+        args=training_arguments(config, len(train)),
+        train_dataset=train,
+        eval_dataset=tokenized["validation"],
+        compute_loss_func=partial(
+            mean_cross_entropy, weights=weights, over_vocabulary=config.label_loss == LANGUAGE_MODEL
+        ),
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
+        sampler=LengthGroupedSampler(train.lengths, rows_per_step(config), config.seed),
+        store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
+        best=best,
+        pad_id=tokenizer.pad_token_id,
+    )
+    if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
+        raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
+    if config.head == LABEL_SCORING and trainer.is_fsdp_enabled:
+        raise UserError("--head label_scoring 还不能与 FSDP 一起用；用 torchrun（DDP），或 --head classifier")
+    if config.use_qlora and trainer.is_fsdp_enabled:
+        raise UserError("--use_qlora 不能与 FSDP 一起用；去掉其中一个（多个 GPU 各放一份 4 比特基座：用 torchrun）")
+    fit_memory(trainer, config)
+    return trainer
+
+
+def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
+    """Choose pieces and recomputation for the memory there is; a `--max_memory_gb` too small is a `UserError`."""
+    device, again = best_device(), config.gradient_checkpointing
+    limit = memory_limit(device, config.max_memory_gb)
+    splits_model = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if splits_model and config.max_memory_gb:
+        raise UserError("--max_memory_gb 不能与 FSDP、DeepSpeed 一起用：它们自己拆分模型；请减小 --batch_size")
+    if limit is None or splits_model:
+        trainer.use_pieces(Pieces(recompute=again))
+        return
+    longest = max(trainer.train_dataset.lengths) + extra_tokens(trainer.model)
+    account = measure(trainer.model, device, longest)
+    pieces = choose(account, limit, longest=longest, rows=config.batch_size, recompute=again)
+    if config.max_memory_gb and pieces.needed > config.max_memory_gb * GB:
+        raise UserError(
+            f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
+            f"也估计要 {pieces.needed / GB:.1f} GB；加大 --max_memory_gb，或加 --use_qlora，或减小 --max_length"
+        )
+    cap_memory(device, config.max_memory_gb)
+    trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches
