@@ -16,8 +16,16 @@ import json
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# A program that imports this file may have a configs.py or data.py of its own beside it, which Python finds first.
+HERE = Path(__file__).resolve().parent
+for package in ("runtime", "configs", "data", "modeling", "prediction"):
+    found = find_spec(package)
+    if found and found.origin and Path(found.origin).resolve().parent.parent != HERE:
+        raise ImportError(f"{found.origin} 与 {HERE} 的包 {package} 同名，挡住了它：请给前者改名，或从别的文件夹运行")
 
 from configs.command_line import ArgumentParser, help_text
 from runtime.errors import UserError, run_script
