@@ -13,8 +13,6 @@ SCRIPTS = ["train", "eval", "inference"]
 SOURCES = [path for layer in LAYERS for path in sorted((REPOSITORY / layer).rglob("*.py"))]
 FOLDERS = sorted({path.parent for path in SOURCES})
 MOST_MODULES = 11
-# Scripts that live in a layer (python -m data.audit) and, as train.py does, may use models; nothing imports them.
-COMMANDS = [REPOSITORY / "data" / "audit" / "__main__.py"]
 ALL = [*SOURCES, *(REPOSITORY / f"{name}.py" for name in SCRIPTS), *sorted((REPOSITORY / "benchmarks").glob("*.py"))]
 
 
@@ -35,7 +33,7 @@ def calls(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_imports_point_one_way(path):
-    package = "prediction" if path in COMMANDS else path.relative_to(REPOSITORY).parts[0]
+    package = path.relative_to(REPOSITORY).parts[0]
     above = set(LAYERS[LAYERS.index(package) + 1 :] + SCRIPTS)
     others = WINGS - {package} if package in WINGS else set()
     assert not imported_packages(path) & (above | others)
@@ -45,12 +43,6 @@ def test_imports_point_one_way(path):
 def test_a_folder_can_be_taken_in_at_a_glance(folder):
     modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
     assert len(modules) <= MOST_MODULES, modules
-
-
-def test_no_module_imports_a_command():
-    for path in ALL:
-        text = path.read_text(encoding="utf-8")
-        assert "data.audit.__main__" not in text or "data.audit import __main__" in text, path
 
 
 @pytest.mark.parametrize(("name", "home"), [("from_pretrained", "modeling"), ("load_dataset", "data")])

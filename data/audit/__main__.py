@@ -2,7 +2,6 @@
 
     python -m data.audit --dataset ChnSentiCorp
     python -m data.audit --train_file train.csv --validation_file valid.csv --test_file test.csv
-    python -m data.audit --model_path ./outputs/lora_adapter
 
 It writes two files into --output_dir. `data_audit.json` has the keys data, splits, overlaps,
 suspicious_labels and environment. `suspicious_labels.csv` lists the probably mislabelled training
@@ -41,11 +40,8 @@ def main() -> None:
     from data.audit.duplicates import overlaps, split_figures
     from data.audit.label_issues import write_suspicious
     from data.data_loader import fingerprints, load_splits
-    from modeling.adapter_folder import require_adapter
     from runtime.atomic_files import write_json
 
-    if config.model_path:
-        require_adapter(config.model_path)
     splits = load_splits(config)
     print("正在计数……", flush=True)
     audit: dict[str, Any] = {
@@ -54,7 +50,7 @@ def main() -> None:
         "overlaps": overlaps(splits),
     }
     print("正在找可疑标注……", flush=True)
-    audit["suspicious_labels"], records = check_labels(splits["train"], config)
+    audit["suspicious_labels"], records = check_labels(splits["train"], config.seed)
     audit["environment"] = versions_used()
 
     write_suspicious(table, records)
@@ -68,7 +64,7 @@ def main() -> None:
         )
 
 
-def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def check_labels(rows: Rows, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(the JSON's `suspicious_labels`, the records of the table). Checks each text with a label once."""
     from data.audit.label_issues import (
         MIN_TEXTS_PER_LABEL,
@@ -84,13 +80,11 @@ def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[
     if few := [name for label, name in enumerate(rows.label_names) if (labels == label).sum() < MIN_TEXTS_PER_LABEL]:
         reason = f"训练集里 {'、'.join(few)} 不到 {MIN_TEXTS_PER_LABEL} 条不同的文本，太少，没有检查可疑标注"
         return {"checked": 0, "found": 0, "note": reason}, []
-    if config.model_path:
-        about, probs = adapter_probabilities(config, texts, rows.label_names)
-    else:
-        about = {"method": "字符 1–3-gram TF-IDF + 逻辑回归，5 折折外概率", "out_of_fold": True, "note": None}
-        probs = out_of_fold_probabilities(texts, labels, groups, config.seed)
+    probs = out_of_fold_probabilities(texts, labels, groups, seed)
     records = suspicious_records(rows, sets, probs, find_suspicious(labels, probs))
     figures = {
+        "method": "字符 1–3-gram TF-IDF + 逻辑回归，5 折折外概率",
+        "out_of_fold": True,
         "checked": len(texts),
         "found": len(records),
         "rows": sum(record["copies"] for record in records),
@@ -99,34 +93,7 @@ def check_labels(rows: Rows, config: AuditConfig) -> tuple[dict[str, Any], list[
         "by_label": {name: sum(record["label"] == name for record in records) for name in rows.label_names},
         "top": records[:SHOWN_IN_JSON],
     }
-    return about | figures, records
-
-
-def adapter_probabilities(
-    config: AuditConfig, texts: list[str], label_names: list[str]
-) -> tuple[dict[str, Any], np.ndarray]:
-    """(how they were made, probabilities (N, C)), with a plain word about texts that the adapter was trained on."""
-    from data.labels import shown_labels
-    from data.seen_texts import seen_mask
-    from prediction.prediction_set import softmax
-    from prediction.predictor import SentimentPredictor
-
-    predictor = SentimentPredictor(config.base_model_name, config.model_path)
-    if predictor.labels != label_names:
-        raise UserError(
-            f"{config.model_path} 的标签是 {shown_labels(predictor.labels)}，数据的标签是 {shown_labels(label_names)}；"
-            "种类和次序都要相同，可用 --labels 指定"
-        )
-    seen = float(seen_mask(config.model_path, texts).mean())
-    logits = predictor.predictions(texts, progress="预测").logits
-    note = (
-        f"注意：这些文本的 {seen:.1%} 是适配器训练时见过的，它的概率不是折外概率；"
-        "背下来的错误标注它认不出，会漏掉一部分。不给 --model_path 则没有这个问题"
-        if seen
-        else None
-    )
-    about = {"method": f"适配器 {config.model_path}", "out_of_fold": seen == 0, "seen_in_training": seen, "note": note}
-    return about, softmax(logits, predictor.config.temperature)
+    return figures, records
 
 
 def versions_used() -> dict[str, Any]:
@@ -155,7 +122,7 @@ def summary(audit: dict[str, Any]) -> str:
 
 
 def split_lines(name: str, figures: dict[str, Any]) -> list[str]:
-    characters, language, both = figures["characters"], figures["language"], figures["both_labels"]
+    characters, both = figures["characters"], figures["both_labels"]
     counts = "，".join(f"{label} {count:,}" for label, count in figures["labels"].items())
     return [
         f"{name}：{figures['n']:,} 行（{counts}）",
@@ -163,8 +130,7 @@ def split_lines(name: str, figures: dict[str, Any]) -> list[str]:
         f"两种标签都有的文本 {both['texts']:,} 个（{both['rows']:,} 行）；"
         f"没有字母和数字的 {figures['without_letters_or_digits']['n']:,} 行",
         f"  字符数：中位 {characters['median']}，平均 {characters['mean']}，95% 不超过 {characters['p95']}，"
-        f"最长 {characters['max']:,}；中文为主 {language['chinese']:.1%}，拉丁字母为主 {language['latin']:.1%}，"
-        f"其他 {language['other']:.1%}",
+        f"最长 {characters['max']:,}",
     ]
 
 
@@ -179,7 +145,7 @@ def label_lines(found: dict[str, Any]) -> list[str]:
     for record in found["top"][:SHOWN_IN_TERMINAL]:
         short = record["text"][:40] + ("……" if len(record["text"]) > 40 else "")
         lines.append(f"  第 {record['row']} 行 标作{record['label']}，像是{record['suggested_label']}：{short}")
-    return lines + ([found["note"]] if found["note"] else [])
+    return lines
 
 
 if __name__ == "__main__":

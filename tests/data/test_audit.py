@@ -10,11 +10,10 @@ import pytest
 from small import assert_one_message, run_script, small_reviews, write_jsonl
 
 from configs.training_config import DataConfig
-from data.audit.duplicates import both_labels, language_of, length_figures, overlaps, rows_by_text, split_figures
+from data.audit.duplicates import both_labels, length_figures, overlaps, rows_by_text, split_figures
 from data.audit.label_issues import (
     distinct_rows,
     find_suspicious,
-    fold_numbers,
     out_of_fold_probabilities,
     suspicious_records,
     write_suspicious,
@@ -34,7 +33,6 @@ def test_figures_of_a_split_by_hand():
         "texts": 1, "rows": 2, "examples": [{"text": "很好", "rows": [1, 3], "labels": ["正面", "负面"]}],
     }  # fmt: skip
     assert figures["without_letters_or_digits"] == {"n": 1, "rows": [6]}
-    assert figures["language"] == {"chinese": 5 / 8, "latin": 2 / 8, "other": 1 / 8}
 
 
 def test_rows_by_text_and_both_labels():
@@ -55,15 +53,6 @@ def test_lengths_are_of_the_cleaned_text():
     assert length_figures([" 好 \n", *("好" * n for n in range(2, 101))]) == {
         "min": 1, "median": 50, "mean": 50.5, "p95": 95, "p99": 99, "max": 100,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [("房间不错 OK", "chinese"), ("very good 好", "latin"), ("ｇｏｏｄ", "latin"), ("café 好", "latin"),
-     ("好a", "other"), ("とても", "other"), ("12345！", "other"), ("😀", "other"), ("𠮷野家", "chinese")],
-)  # fmt: skip
-def test_language_of(text, language):
-    assert language_of(text) == language
 
 
 def flipped_reviews(count: int = 300, flips: int = 12, seed: int = 0) -> tuple[Rows, set[int]]:
@@ -104,16 +93,6 @@ def test_distinct_rows_keep_a_text_with_two_labels_in_one_group():
     sets, groups = distinct_rows(TRAIN)
     assert sets == [[0], [2], [1, 3], [4], [5], [6, 7]]
     assert groups[0] == groups[1] and len(set(groups)) == 5
-
-
-def test_folds_keep_groups_together_and_labels_spread():
-    rng = np.random.default_rng(0)
-    groups, labels = rng.integers(0, 120, 400), rng.integers(0, 2, 400)
-    folds = fold_numbers(labels, groups, seed=1)
-    assert all(len(set(folds[groups == group])) == 1 for group in groups)
-    for fold in range(5):
-        assert 60 <= (folds == fold).sum() <= 100 and 0.4 < labels[folds == fold].mean() < 0.6
-    assert (folds == fold_numbers(labels, groups, seed=1)).all()
 
 
 def test_without_groups_a_repeated_wrong_label_would_confirm_itself():
@@ -261,14 +240,6 @@ def test_train_acts_on_the_table_and_evaluation_finds_the_same_rows(audited, noi
     assert len(left) == 300 - found
 
 
-def test_an_adapter_that_has_seen_the_rows_says_so(adapter, noisy_files, review_files, tmp_path):
-    seen = run_script("-m", "data.audit", *review_files, "--model_path", adapter, "--output_dir", tmp_path)
-    assert seen.returncode == 0, seen.stderr
-    assert "100.0% 是适配器训练时见过的" in seen.stdout and "不是折外" in seen.stdout
-    found = json.loads((tmp_path / "data_audit.json").read_text(encoding="utf-8"))["suspicious_labels"]
-    assert not found["out_of_fold"] and found["seen_in_training"] == 1.0
-
-
 def test_too_few_rows_are_not_judged(tmp_path):
     train = write_jsonl(tmp_path / "train.jsonl", small_reviews(40))
     result = run_script("-m", "data.audit", "--train_file", train, "--output_dir", tmp_path)
@@ -280,8 +251,7 @@ def test_too_few_rows_are_not_judged(tmp_path):
     [
         (["--drop_rows", "none.csv"], ["none.csv"]),
         (["--drop_rows", "out/suspicious_labels.csv", "--output_dir", "out"], ["覆盖"]),
-        (["--base_model_name", "x"], ["--base_model_name", "--model_path"]),
-        (["--model_path", "nowhere"], ["nowhere"]),
+        (["--model_path", "x"], ["--model_path"]),
     ],
 )
 def test_mistakes_are_one_message(flags, words, noisy_files):
