@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -26,7 +27,8 @@ class Rows:
 
     def label_counts(self) -> dict[str, int]:
         """Label name -> number of its rows, in the order of the ids."""
-        return {name: self.labels.count(label) for label, name in enumerate(self.label_names)}
+        counts = Counter(self.labels)
+        return {name: counts[label] for label, name in enumerate(self.label_names)}
 
     def fingerprint(self) -> str:
         """16 hex digits that change when any text, label, the order or the names of the labels do."""
