@@ -193,6 +193,12 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
 
     if head != CLASSIFIER and "lm_head" in lora.target_modules:
         raise UserError("--target_modules：label_scoring 只读 lm_head 的权重，不能给它加 LoRA；请去掉 lm_head")
+    adapts_embeddings = any(name.rsplit(".", 1)[-1] == "embed_tokens" for name in lora.target_modules)
+    if adapts_embeddings and _has_tied_embeddings(base):
+        raise UserError(
+            "--target_modules：这个基座的 lm_head 与 embed_tokens 是同一个矩阵，label_scoring 要读它，"
+            "不能给它加 LoRA；请去掉 embed_tokens"
+        )
     targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
     peft_config = LoraConfig(
         task_type=TASK_TYPES[head],
@@ -213,6 +219,12 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
         raise UserError(
             f"--target_modules：模型里没有 {'、'.join(lora.target_modules)}；可选 {'、'.join(linear)}"
         ) from None
+
+
+def _has_tied_embeddings(model) -> bool:
+    """Whether a vocabulary projection reads the embeddings' own matrix; a classifier has no projection."""
+    projection = model.get_output_embeddings()
+    return projection is not None and projection.weight is model.get_input_embeddings().weight
 
 
 def _check_weights(folder: Path) -> None:
@@ -261,7 +273,7 @@ def load_adapter(
 
 
 def _with_adapter(base, folder: Path, merge: bool):
-    """`base` with the adapter merged into its weights, or beside them."""
+    """`base` with the adapter merged into its weights, or beside them where that would give other answers."""
     if merge and merge_lora(base, folder):
         return base
     from peft import PeftModel
@@ -269,4 +281,8 @@ def _with_adapter(base, folder: Path, merge: bool):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
         model = PeftModel.from_pretrained(base, str(folder))
-    return model.merge_and_unload() if merge else model
+    # Merged into a tied matrix, LoRA on the embeddings would change the projection too, which training left alone.
+    adapts_embeddings = hasattr(base.get_input_embeddings(), "base_layer")
+    if not merge or (adapts_embeddings and _has_tied_embeddings(base)):
+        return model
+    return model.merge_and_unload()

@@ -5,16 +5,22 @@ import shutil
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from small import assert_one_message, run_main, small_reviews
+from transformers import AutoModelForCausalLM
 
-from modeling.adapter_folder import SentimentConfig
-from modeling.base_model import load_adapter, load_base, load_tokenizer
+import train
+from configs.lora_config import LoraSettings
+from modeling.adapter_folder import SentimentConfig, save_adapter
+from modeling.base_model import add_lora, load_adapter, load_base, load_headed_base, load_tokenizer
 from modeling.devices import Device
 from modeling.lora import merge_lora
+from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 
 CPU = Device("cpu", False)
+TEXTS = [row["text"] for row in small_reviews(12)]
 
 
 def fresh_base(folder):
@@ -103,3 +109,68 @@ def test_tensors_that_do_not_fit_change_nothing_and_are_told(copy, base_folder):
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in fresh_base(base_folder).state_dict().items())
     with pytest.raises(UserError, match="装不到基座"):
         load_adapter(copy, device=CPU)
+
+
+def save_with_embeddings(folder, base_folder, head, lora_of):
+    """An adapter whose LoRA on the embeddings moves the answers; `lora_of` puts it beside the base's layers."""
+    torch.manual_seed(0)
+    labels, words = ["负面", "正面"], ["b", "g"]
+    tokenizer = load_tokenizer(str(base_folder))
+    base = load_headed_base(
+        head, str(base_folder), tokenizer, labels=labels, words=words, quantize=False, dtype=torch.float32, device=CPU
+    )
+    model = lora_of(base)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    words = words if head == "label_scoring" else None
+    template = "{text}：" if words else None
+    sentiment = SentimentConfig(
+        base_model=str(base_folder), base_revision=None, labels=labels, max_length=64, head=head,
+        label_words=words, prompt_template=template,
+    )  # fmt: skip
+    save_adapter(folder, model, tokenizer, sentiment, TEXTS, {})
+    return folder
+
+
+def assert_merging_changes_no_answer(folder):
+    merged, beside = (SentimentPredictor(lora_path=folder, merge=merge, device=CPU) for merge in (True, False))
+    expected = beside.predictions(TEXTS).logits
+    torch.testing.assert_close(merged.predictions(TEXTS).logits, expected, atol=1e-4, rtol=0)
+    return expected
+
+
+def test_label_scoring_refuses_lora_on_tied_embeddings(small_base, review_files, tmp_path):
+    """Merged, it would change the vocabulary projection as well, which is the same matrix."""
+    command = ["--model_name", small_base, *review_files, "--output_dir", tmp_path, "--head", "label_scoring"]
+    result = run_main(train.main, *command, "--target_modules", "q_proj,model.embed_tokens")
+    assert_one_message(result, "--target_modules", "embed_tokens", "label_scoring")
+
+
+def test_an_adapter_on_tied_embeddings_from_elsewhere_is_served_as_it_was_trained(small_base, tmp_path):
+    def plain_peft(base):
+        return get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"]))
+
+    folder = save_with_embeddings(tmp_path / "adapter", small_base, "label_scoring", plain_peft)
+    assert_merging_changes_no_answer(folder)
+
+
+@pytest.mark.parametrize("head", ["classifier", "label_scoring"])
+def test_lora_on_embeddings_that_project_nothing_is_merged_rightly(small_base, tmp_path, head):
+    """A classifier has no vocabulary projection; with label scoring it must be a matrix of its own."""
+    base_folder = small_base
+    if head == "label_scoring":
+        base_folder = shutil.copytree(small_base, tmp_path / "base")
+        model = AutoModelForCausalLM.from_pretrained(small_base, tie_word_embeddings=False)
+        model.lm_head.weight.data = model.get_input_embeddings().weight.detach().clone()
+        model.save_pretrained(base_folder)
+    lora = LoraSettings(target_modules=["q_proj", "embed_tokens"])
+    folder = save_with_embeddings(tmp_path / "adapter", base_folder, head, lambda base: add_lora(base, lora, head))
+    answers = assert_merging_changes_no_answer(folder)
+
+    # The LoRA beside the embeddings must matter, or the comparison proves nothing.
+    path = folder / "adapter_model.safetensors"
+    without = {name: 0 * t if "lora_embedding" in name else t for name, t in load_file(path).items()}
+    save_file(without, path)
+    moved = SentimentPredictor(lora_path=folder, device=CPU).predictions(TEXTS).logits - answers
+    assert abs(moved).max() > 0.01
