@@ -22,7 +22,7 @@ class DataConfig:
     )
     train_file: str | None = option(None, "训练文件（.jsonl .json .csv .tsv .parquet）")
     validation_file: str | None = option(
-        None, "验证文件；不给则从训练文件按文本哈希分出十分之一（也没有测试文件时，再分出十分之一作测试）"
+        None, "验证文件；不给则从训练文件按文本哈希分出约十分之一（也没有测试文件时，再分出约十分之一作测试）"
     )
     test_file: str | None = option(None, "测试文件")
     text_column: str = option("text", "文本所在的列名")

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from small import small_reviews, write_jsonl
@@ -170,27 +171,51 @@ def test_a_txt_file_has_one_review_a_line(tmp_path):
     assert list(read_texts(tmp_path / "a.txt", "text")) == ["很好", "很差"]
 
 
-def test_stratified_tenths_are_split_off_by_text_whatever_the_order():
-    rows = small_reviews(200)
-    texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
-    parts = split_off(Rows([*texts, texts[0] + "！"], [*labels, labels[0]]), 2)
-    assert [len(part) for part in parts[1:]] in ([20, 20], [21, 20], [20, 21]) and sum(map(len, parts)) == 201
-    assert all(abs(sum(part.labels) - 10) <= 1 for part in parts[1:])
-    hashes = [{text_hash(text) for text in part.texts} for part in parts]
-    assert not hashes[0] & hashes[1] and not hashes[0] & hashes[2] and not hashes[1] & hashes[2]
-    backwards = split_off(Rows(texts[::-1], labels[::-1]), 2)
-    assert [{text_hash(text) for text in part.texts} for part in backwards] == hashes
-    alone = split_off(Rows(texts, labels), 1)[1]
-    assert {text_hash(text) for text in alone.texts} == hashes[1], (
-        "validation is the same with a test file of one's own"
-    )
+def distinct_reviews(count):
+    return Rows([row["text"] for row in small_reviews(count)], [row["label"] for row in small_reviews(count)])
+
+
+def hashes_of(parts):
+    return [{text_hash(text) for text in part.texts} for part in parts]
+
+
+def test_tenths_are_split_off_by_text_whatever_the_order():
+    rows = distinct_reviews(2000)
+    parts = split_off(Rows([*rows.texts, rows.texts[0] + "！"], [*rows.labels, rows.labels[0]]), 2)
+    assert sum(map(len, parts)) == 2001
+    for part in parts[1:]:  # 100 of each label expected, with a standard deviation of 9.5
+        assert all(70 <= part.labels.count(label) <= 130 for label in (0, 1))
+    train, validation, test = hashes_of(parts)
+    assert not train & validation and not train & test and not validation & test
+    assert hashes_of(split_off(Rows(rows.texts[::-1], rows.labels[::-1]), 2)) == [train, validation, test]
+    alone = hashes_of(split_off(rows, 1))[1]
+    assert alone == validation, "validation is the same with a test file of one's own"
+
+
+def test_a_text_stays_on_its_side_while_the_file_grows_and_labels_are_corrected():
+    """Else texts that an adapter was trained on would become the test of the next."""
+    rows = distinct_reviews(1500)
+    sides = [hashes_of(split_off(rows.select(range(size)), 2)) for size in (300, 301, 700, 1500)]
+    for before, after in pairwise(sides):
+        assert all(old <= new for old, new in zip(before, after, strict=True))
+    corrected = Rows(rows.texts, [1 - label if i % 7 == 0 else label for i, label in enumerate(rows.labels)])
+    assert hashes_of(split_off(corrected, 2)) == sides[-1]
+
+
+@pytest.mark.parametrize("count", [6, 7, 8, 12, 20, 40])
+def test_a_small_file_has_every_label_in_every_part(count):
+    for start in range(0, 600, 50):
+        rows = distinct_reviews(650).select(range(start, start + count))
+        for parts in (1, 2):
+            assert all(set(part.labels) == {0, 1} for part in split_off(rows, parts)), (start, parts)
 
 
 def test_own_files_get_the_splits_that_they_lack(tmp_path):
     path, other = (write_jsonl(tmp_path / name, small_reviews(60)) for name in ("a.jsonl", "b.jsonl"))
     alone, tested = load_local_dataset(path), load_local_dataset(path, test_file=other)
-    assert {name: len(rows) for name, rows in alone.items()} == {"train": 48, "validation": 6, "test": 6}
-    assert {name: len(rows) for name, rows in tested.items()} == {"train": 54, "validation": 6, "test": 60}
+    assert list(alone) == list(tested) == ["train", "validation", "test"] and sum(map(len, alone.values())) == 60
+    assert alone["validation"] == tested["validation"] and len(tested["test"]) == 60
+    assert len(tested["train"]) == len(alone["train"]) + len(alone["test"])
     assert list(load_local_dataset(path, validation_file=other)) == ["train", "validation"]
 
 
