@@ -10,7 +10,7 @@ that occur among the labels or the predictions. AUC takes P(label 1), with more 
 probability against the rest (Provost & Domingos 2000, but unweighted); confidence has no place here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -99,39 +99,56 @@ def macro_scores(confusions: np.ndarray) -> np.ndarray:
     return np.stack([accuracy, *macro], axis=-1)
 
 
-def macro_auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUC under B weightings of the rows at once: `weights` (B, N) of 0 or more -> (B,).
+def resampled_auc(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The AUCs under any weighting of the rows, as a function: weights (B, N) of 0 or more -> (B, C).
 
-    `scores` (N,) ranks label 1; (N, C) ranks each label against the rest, and the mean runs over the classes that
-    have rows on both sides. NaN where no class has. Source of the rank form: Hanley & McNeil 1982.
+    `scores` (N,) ranks label 1 (C = 1); (N, C) ranks each label against the rest. NaN where a side weighs nothing.
+    The rows are ranked here, once; a weighting then costs sums alone. Source of the rank form: Hanley & McNeil 1982.
     """
     columns = [(scores, 1)] if scores.ndim == 1 else [(scores[:, c], c) for c in range(scores.shape[1])]
-    aucs = np.stack([_auc(column, labels == label, weights) for column, label in columns])
+    ranked = [_ranked(column, labels == label) for column, label in columns]
+
+    def aucs(weights: np.ndarray) -> np.ndarray:
+        weights = np.ascontiguousarray(weights.T, dtype=np.float64)  # (N, B): a row's weights lie side by side
+        total = weights.sum(axis=0)
+        values = []
+        for positives, beaten in ranked:
+            below = np.cumsum(beaten @ weights, axis=0)  # (P, B): negatives that each positive beats, by weight
+            own = weights[positives]
+            own_total = own.sum(axis=0)
+            wins = np.einsum("pb,pb->b", own, below)
+            values.append(_ratio(wins, own_total * (total - own_total), empty=np.nan))
+        return np.stack(values, axis=1)
+
+    return aucs
+
+
+def macro_auc(aucs: np.ndarray) -> np.ndarray:
+    """Mean over the classes that have an AUC: (B, C) with NaN for the others -> (B,); NaN where none has."""
     defined = ~np.isnan(aucs)
-    return _ratio(np.where(defined, aucs, 0).sum(axis=0), defined.sum(axis=0), empty=np.nan)
+    return _ratio(np.where(defined, aucs, 0).sum(axis=1), defined.sum(axis=1), empty=np.nan)
 
 
-def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """P(score of a positive > score of a negative) + half of P(equal), by weight; (B,)."""
+def _ranked(scores: np.ndarray, positive: np.ndarray):
+    """The P positive rows by ascending score, and (P, N) sparse: what each beats beyond those before it.
+
+    A negative counts from the first positive above it on; half of it already from the first that equals it.
+    """
+    from scipy.sparse import csr_array
+
     positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    less, at_most = (np.searchsorted(scores[negatives], scores[positives], side=side) for side in ("left", "right"))
-    # np.take gathers columns five times as fast as weights[:, columns].
-    below = np.zeros((len(weights), len(negatives) + 1), dtype=weights.dtype)  # weight of the i lowest negatives
-    np.cumsum(weights.take(negatives, axis=1), axis=1, out=below[:, 1:])
-    twice_beaten = below.take(less, axis=1) + below.take(at_most, axis=1)
-    weights = weights.take(positives, axis=1)
-    wins = np.einsum("bi,bi->b", weights, twice_beaten) / 2
-    return _ratio(wins, weights.sum(axis=1) * below[:, -1], empty=np.nan)
+    positives = positives[np.argsort(scores[positives], kind="stable")]
+    halves = [np.searchsorted(scores[positives], scores[negatives], side=side) for side in ("left", "right")]
+    where = (np.concatenate(halves), np.tile(negatives, 2))
+    beaten = csr_array((np.full(2 * len(negatives), 0.5), where), shape=(len(positives) + 1, len(scores)))
+    return positives, beaten[:-1]  # the last row: negatives above all positives
 
 
 def _auc_figures(predictions: Predictions, label_names: Sequence[str]) -> dict:
     """`auc`, `auc_reason` and `auc_per_class`."""
-    scores, labels, once = _auc_scores(predictions), predictions.labels, np.ones((1, len(predictions)), dtype=np.int64)
-    if scores.ndim == 1:  # of two classes, each is the other's rest
-        aucs = macro_auc(scores, labels, once).tolist() * 2
-    else:
-        aucs = [float(_auc(scores[:, label], labels == label, once)[0]) for label in range(scores.shape[1])]
+    aucs = resampled_auc(_auc_scores(predictions), predictions.labels)(np.ones((1, len(predictions))))[0].tolist()
+    if len(aucs) == 1:  # of two classes, each is the other's rest
+        aucs = aucs * 2
     per_class = {name: None if np.isnan(auc) else auc for name, auc in zip(label_names, aucs, strict=True)}
     known = [auc for auc in per_class.values() if auc is not None]
     missing = [name for name, auc in per_class.items() if auc is None]
@@ -178,8 +195,8 @@ def _intervals(confusion: np.ndarray, auc_scores: np.ndarray | None, labels: np.
         result["accuracy"] = list(wilson_interval(right, total))
     if auc_scores is None:
         return result | {"auc": None}
-    one_each = np.ones(len(labels), dtype=np.int64)
-    bounds = bootstrap_interval(lambda weights: macro_auc(auc_scores, labels, weights), one_each, seed=seed)
+    one_each, aucs = np.ones(len(labels), dtype=np.int64), resampled_auc(auc_scores, labels)
+    bounds = bootstrap_interval(lambda weights: macro_auc(aucs(weights)), one_each, seed=seed)
     return result | {"auc": bounds.tolist()}
 
 
