@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from model_evaluation.metrics.intervals import bootstrap_interval, wilson_interval
+from model_evaluation.metrics.intervals import bootstrap_interval, clopper_pearson_interval, wilson_interval
 from prediction.prediction_set import Predictions
 
 MACRO_NAMES = ("accuracy", "precision", "recall", "f1")
@@ -28,8 +28,8 @@ def classification_metrics(
     `confusion_matrix[i][j]` counts texts of label i predicted as j. `auc_per_class` maps each label name to its AUC
     against the rest, None where no text has the label or all have; `auc` is the mean of the others, None where there
     is none, and `auc_reason` says what is left out (None where nothing is). `intervals` maps each of the five to
-    [low, high] (auc: None where it is undefined) and is left out with `intervals=False`. Where all rows are right,
-    or none, a bootstrap has nothing to vary, and the interval of the accuracy is Wilson's.
+    [low, high] and is left out with `intervals=False`. Where all resamples agree, as when all rows are right, there is
+    None; the accuracy then has the exact interval (Clopper-Pearson). None also where the AUC is undefined.
     ValueError for no rows, no labels, labels out of range, logits that are no numbers, or names that do not fit.
     """
     labels = checked_labels(predictions)
@@ -189,15 +189,22 @@ def _intervals(confusion: np.ndarray, auc_scores: np.ndarray | None, labels: np.
     """Figure -> [low, high]: rows are resampled as cells of the confusion matrix, for AUC one by one."""
     bounds = bootstrap_interval(lambda cells: macro_scores(cells.reshape(-1, *confusion.shape)), confusion, seed=seed)
     result = dict(zip(MACRO_NAMES, bounds.T.tolist(), strict=True))
+    if auc_scores is None:
+        result["auc"] = None
+    else:
+        one_each, aucs = np.ones(len(labels), dtype=np.int64), resampled_auc(auc_scores, labels)
+        bounds = bootstrap_interval(lambda weights: macro_auc(aucs(weights)), one_each, seed=seed)
+        result["auc"] = bounds.tolist()
+
+    # Where every resample gives the same value, the bootstrap has nothing to vary and would claim certainty:
+    # resampling rows that are all right knows of no wrong one.
+    for name, interval in result.items():
+        if interval is not None and interval[0] == interval[1]:
+            result[name] = None
     right, total = int(np.trace(confusion)), int(confusion.sum())
     if right in (0, total):
-        # Resampling rows that are all right knows of no wrong one, and would claim certainty.
-        result["accuracy"] = list(wilson_interval(right, total))
-    if auc_scores is None:
-        return result | {"auc": None}
-    one_each, aucs = np.ones(len(labels), dtype=np.int64), resampled_auc(auc_scores, labels)
-    bounds = bootstrap_interval(lambda weights: macro_auc(aucs(weights)), one_each, seed=seed)
-    return result | {"auc": bounds.tolist()}
+        result["accuracy"] = list(clopper_pearson_interval(right, total))
+    return result
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = 0.0) -> np.ndarray:

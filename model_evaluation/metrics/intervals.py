@@ -27,6 +27,18 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return float(interval.low), float(interval.high)
 
 
+def clopper_pearson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided exact interval of a proportion: wrong in at most 1 - confidence of all samples. For 0 or n of n too.
+
+    Source and ValueError as for `clopper_pearson_lower`.
+    """
+    from scipy.stats import binomtest
+
+    _check_proportion(successes, n)
+    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> float:
     """One-sided exact lower bound of a proportion: too high in at most 1 - confidence of all samples.
 

@@ -200,8 +200,26 @@ def test_logits_scale_does_not_change_metrics():
     assert classification_metrics(p, NAMES, intervals=False) == classification_metrics(doubled, NAMES, intervals=False)
 
 
-def test_without_an_error_the_interval_still_admits_one():
-    logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 30)
-    metrics = classification_metrics(Predictions(["a"] * 60, logits, np.array([0, 1] * 30)), ["负面", "正面"])
-    low, high = metrics["intervals"]["accuracy"]
-    assert metrics["accuracy"] == high == 1 and 0.93 < low < 0.95  # Wilson: 60 / (60 + 1.96 ** 2) = 0.940
+def sure(labels, pred):
+    """Answers `pred`, all with the same confidence."""
+    return Predictions([f"第{i}条" for i in range(len(pred))], 4 * np.eye(2)[pred], np.array(labels))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_nothing_varies_only_the_accuracy_has_an_interval(right):
+    """Resampling rows that are all right knows of no wrong one, and would claim certainty: [1, 1]."""
+    labels = [0, 1] * 30
+    metrics = classification_metrics(sure(labels, labels if right else [1, 0] * 30), NAMES)
+    low, high = metrics["intervals"].pop("accuracy")
+    bound = 0.025 ** (1 / 60)  # n of n right, two-sided: p^n = 2.5%
+    assert (low, high) == pytest.approx((bound, 1) if right else (0, 1 - bound))
+    assert metrics["auc"] == (1 if right else 0)
+    assert metrics["intervals"] == {"precision": None, "recall": None, "f1": None, "auc": None}
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_perfect_ranking_has_no_interval_of_auc_even_with_errors():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 3.0]] * 15)  # a quarter is called positive too early
+    metrics = classification_metrics(Predictions([str(i) for i in range(60)], logits, [0, 0, 1, 1] * 15), NAMES)
+    assert metrics["auc"] == 1 and metrics["intervals"]["auc"] is None
+    assert all(low < high for low, high in (metrics["intervals"][name] for name in ("accuracy", "precision", "f1")))

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from model_evaluation.metrics import intervals
-from model_evaluation.metrics.intervals import bootstrap_interval, clopper_pearson_lower, mcnemar_exact, wilson_interval
+from model_evaluation.metrics.intervals import (
+    bootstrap_interval,
+    clopper_pearson_interval,
+    clopper_pearson_lower,
+    mcnemar_exact,
+    wilson_interval,
+)
 
 
 def share_of_first(drawn):
@@ -40,7 +47,13 @@ def test_clopper_pearson_by_hand():
     assert sum(comb(10, k) * low**k * (1 - low) ** (10 - k) for k in (8, 9, 10)) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("interval", [wilson_interval, clopper_pearson_lower])
+@pytest.mark.parametrize(("right", "n"), [(0, 7), (1, 7), (40, 60), (60, 60)])
+def test_two_sided_clopper_pearson_equals_scipys(right, n):
+    expected = binomtest(right, n).proportion_ci(0.95, method="exact")
+    assert clopper_pearson_interval(right, n) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("interval", [wilson_interval, clopper_pearson_interval, clopper_pearson_lower])
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
 def test_impossible_proportions_are_refused(interval, successes, n):
     with pytest.raises(ValueError, match=f"{successes} of {n}"):

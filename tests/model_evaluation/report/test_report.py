@@ -220,6 +220,15 @@ def test_more_classes(tmp_path, classes):
     assert "不是预期的样子" not in page.text and f"类{classes - 1}" in page.text
 
 
+def test_figures_without_an_interval_have_a_dash(tmp_path):
+    test, validation = invented(seed=2), invented(seed=1)
+    right = Predictions(test.texts, 9 * np.eye(2)[test.labels], test.labels)
+    page = Page(write_report(write_inputs(tmp_path, validation, right)).read_text(encoding="utf-8"))
+    assert "不是预期的样子" not in page.text and "结果文件不完整" not in page.text
+    assert re.search("宏平均 F1 ?100.0% ?—", page.text) and re.search("AUC ?1.000 ?—", page.text)
+    assert "自助法给不出" in page.text
+
+
 def test_predictions_without_labels_or_of_one_class(tmp_path):
     texts, logits = ["好", "很好"], np.array([[0, 2.0], [0, 3.0]])
     Predictions(texts, logits).save(tmp_path / "predictions.jsonl")
