@@ -1,11 +1,12 @@
 """`python train.py` on its default path, through the real hub libraries, against a hub on this machine."""
 
 import json
+import shutil
 import time
 
 import pytest
 from loopback_hub import LoopbackHub, hub_environment, lay_out_dataset, lay_out_model
-from small import assert_one_message, run_script, small_reviews
+from small import assert_one_message, change_json, run_script, small_reviews
 
 from data.dataset import Rows
 
@@ -98,3 +99,72 @@ def test_a_hub_that_never_answers(root, tmp_path):
 def test_names_that_are_not_there(root, first_run, tmp_path, arguments, words):
     with LoopbackHub(root) as hub:
         assert_one_message(train(hub.url, first_run[1], "--output_dir", tmp_path, *arguments), *words)
+
+
+def predict(adapter, url, home, **more):
+    environment = ONLINE | hub_environment(url, home, **more)
+    return run_script("inference.py", "--model_path", adapter, "--text", "好", "--json", env=environment)
+
+
+def test_an_adapter_goes_to_another_machine_where_nothing_is_cached(root, first_run, tmp_path):
+    """Predict, evaluate and audit each fetch the base, of the commit it was trained on, and what data they need."""
+    _, home, output, commit, _ = first_run
+    adapter = output / "lora_adapter"
+    scripts = {
+        "eval": ["eval.py", "--output_dir", tmp_path / "evaluated"],
+        "audit": ["-m", "data.audit", "--output_dir", tmp_path / "audited"],
+    }
+    with LoopbackHub(root) as hub:
+        expected = predict(adapter, hub.url, home)
+        asked = len(hub.requests)
+        answer = predict(adapter, hub.url, tmp_path / "home")
+        fetched = {request.path for request in hub.requests[asked:] if request.method == "GET"}
+        for name, command in scripts.items():
+            environment = ONLINE | hub_environment(hub.url, tmp_path / f"home_{name}")
+            result = run_script(*command, "--model_path", adapter, env=environment)
+            assert result.returncode == 0, result.stderr
+    assert asked == 0  # the first machine has all of it
+    assert answer.returncode == 0 and answer.stdout == expected.stdout, answer.stderr
+    assert f"/Qwen/Qwen2.5-1.5B/resolve/{commit}/config.json" in fetched
+    assert json.loads((tmp_path / "evaluated" / "metrics.json").read_text(encoding="utf-8"))
+    offline = predict(adapter, "http://127.0.0.1:9", tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0 and offline.stdout == expected.stdout
+
+
+def test_a_download_that_broke_off_is_gone_on_with(root, first_run, tmp_path):
+    _, _, output, *_ = first_run
+    adapter = output / "lora_adapter"
+    with LoopbackHub(root) as hub:
+        hub.fail_with(500, "/storage/models/")
+        assert_one_message(predict(adapter, hub.url, tmp_path), "Qwen/Qwen2.5-1.5B", "500")
+        hub.failing = None
+        assert_one_message(
+            predict(adapter, "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "不完整"
+        )
+        before = len(hub.requests)
+        answer = predict(adapter, hub.url, tmp_path)
+        again = [request.path for request in hub.requests[before:] if request.method == "GET"]
+    assert answer.returncode == 0, answer.stderr
+    assert not any(path.endswith("tokenizer.json") for path in again)  # that was there already
+
+
+def test_files_that_another_program_has_fetched_are_not_taken_for_the_whole(root, first_run, tmp_path):
+    """`AutoTokenizer.from_pretrained` leaves a commit in the cache without weights."""
+    _, _, output, commit, _ = first_run
+    fetch = (
+        f"from huggingface_hub import hf_hub_download as d; d('Qwen/Qwen2.5-1.5B', 'config.json', revision='{commit}')"
+    )
+    with LoopbackHub(root) as hub:
+        assert run_script("-c", fetch, env=ONLINE | hub_environment(hub.url, tmp_path)).returncode == 0
+        answer = predict(output / "lora_adapter", hub.url, tmp_path)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_a_commit_that_is_gone_from_the_hub(root, first_run, tmp_path):
+    """One message says what is missing, where, and the way out; another commit in the cache does not serve."""
+    _, home, output, *_ = first_run
+    adapter = shutil.copytree(output / "lora_adapter", tmp_path / "adapter")
+    gone = "0" * 40
+    change_json(adapter / "sentiment_config.json", base_revision=gone)
+    with LoopbackHub(root) as hub:
+        assert_one_message(predict(adapter, hub.url, home), "Qwen/Qwen2.5-1.5B", gone, "--base_model_name")
