@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.errors import writing_to
+from runtime.errors import UserError, writing_to
 
 UNFINISHED = ".unfinished"
 REPLACED = ".replaced"  # the old folder, between the two renames that systems without an exchange need
@@ -42,7 +42,7 @@ def atomic_write(path: str | Path, mode: str = "w"):
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+            give_name(temporary, path)
             fsync_tree(path.parent, files=False)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -73,7 +73,8 @@ def fsync_tree(folder: Path, files: bool = True) -> None:
     if os.name == "nt":  # Windows flushes no folders
         paths = [path for path in paths if path.is_file()]
     for path in paths:
-        handle = os.open(path, os.O_RDONLY)
+        # Windows flushes a file only for a handle that may write; a folder cannot be opened so anywhere.
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
             os.fsync(handle)
         finally:
@@ -102,15 +103,37 @@ def replace_folder(new: Path, path: Path) -> None:
     """Give the whole and flushed folder `new` the name `path`; a folder that had this name is removed."""
     old = path.with_name(f".{path.name}{REPLACED}")
     if not path.exists():
-        os.rename(new, path)
+        give_name(new, path)
     elif _exchange(new, path):
         old = new
     else:
         shutil.rmtree(old, ignore_errors=True)
-        os.rename(path, old)  # killed here: `recover_folder` puts it back
-        os.rename(new, path)
+        give_name(path, old)  # killed here: `recover_folder` puts it back
+        try:
+            give_name(new, path)
+        except UserError:
+            recover_folder(path)
+            raise
     fsync_tree(path.parent, files=False)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def give_name(source: str | Path, target: str | Path) -> None:
+    """Rename a file or folder, waiting a little where it is held open; a `UserError` where it stays so.
+
+    Windows renames nothing that a program has open, and its virus scanner opens what is new for a moment.
+    """
+    for pause_seconds in (0.1, 0.5, 2.0, None):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError as error:
+            if pause_seconds is None:
+                raise UserError(
+                    f"不能把 {source} 改名为 {target}（{error.strerror}）：没有权限，或者别的程序正打开着它；"
+                    "关掉那个程序，重新运行同一条命令"
+                ) from None
+            time.sleep(pause_seconds)
 
 
 def _exchange(one: Path, other: Path) -> bool:

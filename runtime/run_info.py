@@ -29,7 +29,11 @@ def git_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             return subprocess.run(
-                ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True
+                ["git", "-C", str(REPOSITORY), *arguments],
+                capture_output=True,
+                check=True,
+                encoding="utf-8",
+                errors="replace",
             ).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None

@@ -192,9 +192,10 @@ class CheckpointStore:
 
     def _seal(self, folder: Path) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        entries = {
-            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_sha256(path)} for path in files
-        }
+        entries = {}
+        for path in files:
+            name = path.relative_to(folder).as_posix()  # a checkpoint may be gone on with on another system
+            entries[name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         manifest = {
             "step": step_of(folder),
             "run_id": self.run.run_id,
