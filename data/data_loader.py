@@ -83,16 +83,22 @@ def load_local_dataset(
 def load_hub_dataset(
     name: str, text_column: str = "text", label_column: str = "label", labels: list[str] | None = None
 ) -> dict[str, Rows]:
-    """A dataset of the hub (or a local folder that `datasets` can read). Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`."""
-    from datasets import disable_progress_bars, load_dataset
+    """A dataset of the hub, or one in a local folder; only files under its folder are opened.
+
+    Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`.
+    """
+    from datasets import config, disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
+    from data.dataset_files import local_files
     from runtime.hub_download import DATASET_FILES, fetch
 
-    folder = name if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
+    folder = Path(name) if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
+    arguments = local_files(folder, name)
     disable_progress_bars()
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a server which builder is used
     try:
-        loaded = load_dataset(str(folder))
+        loaded = load_dataset(**arguments)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         raise UserError(f"数据集 {name} 读不出来：{first_line(error)}") from None
     if "train" not in loaded:
@@ -111,7 +117,8 @@ def _rows_of(table, where: str, text_column: str, label_column: str, names: Sequ
             raise UserError(
                 f"{where} 没有 {column} 列（有 {'、'.join(table.column_names)}）；用 --text_column、--label_column 指定"
             )
-    texts, values = list(table[text_column]), list(table[label_column])
+    # The stored values themselves: a column that calls itself an image would be opened as one, from wherever it says.
+    texts, values = (table.data.column(name).to_pylist() for name in (text_column, label_column))
     if names is None:
         names = find_labels([value for value in values if label_key(value) is not None], where)
     labels = [label_id(value, names) for value in values]

@@ -15,7 +15,7 @@ from runtime.errors import UserError
 
 PROBE_SECONDS = 5
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-DATASET_FILES = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.md"]
+DATASET_FILES = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.md", ".huggingface.yaml"]
 CHINESE_KIND = {"model": "模型", "dataset": "数据集"}
 
 
