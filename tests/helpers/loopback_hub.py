@@ -7,7 +7,8 @@
         hub.requests  # what was asked for, in order
 
 The protocol is that of huggingface_hub 2.4, as its `hf_api.py` and `file_download.py` speak it. Large files are
-redirected to another origin, as the hub does with its storage, and are not offered over Xet.
+redirected to another origin, as the hub does with its storage; with `offers_xet` they are offered over Xet as well,
+though none is there: a client that wants it is noted by its request for a token.
 `HF_ENDPOINT` is read when huggingface_hub is imported, so a client has to be a process of its own.
 """
 
@@ -108,6 +109,7 @@ class LoopbackHub:
         self.requests: list[Request] = []
         self.failing: tuple[int, str] | None = None
         self.delay = 0.0
+        self.offers_xet = False
         self.closing = threading.Event()
 
     def fail_with(self, status: int, part: str = "") -> None:
@@ -188,6 +190,8 @@ class Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(urlsplit(self.path).query).items()}
         recursive = query.get("recursive", "").lower() == "true"
         entries = repository.tree(under, recursive)
+        if self.server.hub.offers_xet:
+            entries = [entry | ({"xetHash": entry["lfs"]["oid"]} if "lfs" in entry else {}) for entry in entries]
         start, end = int(query.get("cursor", 0)), int(query.get("cursor", 0)) + self.server.hub.page_size
         url = f"{self.server.hub.url}{urlsplit(self.path).path}?recursive={recursive}&cursor={end}"
         self.send_json(entries[start:end], {"Link": f'<{url}>; rel="next"'} if entries[end:] else {})
@@ -208,6 +212,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_content((repository.folder / path).read_bytes(), {**commit, "ETag": f'"{entry["oid"]}"'})
             return
         linked = {"X-Linked-Size": str(entry["size"]), "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"'}
+        if self.server.hub.offers_xet:
+            route = f"/api/{repository.kind}/{repository.name}/xet-read-token/{revision}"
+            linked |= {"X-Xet-Hash": entry["lfs"]["oid"], "X-Xet-Refresh-Route": self.server.hub.url + route}
         # The same server by another name, so that to the client it is another origin.
         storage = f"http://localhost:{self.server.server_port}/storage/{repository.kind}/{repository.name}"
         self.answer(302, b"", {**commit, **linked, "Location": f"{storage}/{quote(path)}"})

@@ -1,12 +1,15 @@
 """`python train.py` on its default path, through the real hub libraries, against a hub on this machine."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 from loopback_hub import LoopbackHub, hub_environment, lay_out_dataset, lay_out_model
-from small import assert_one_message, change_json, run_script, small_reviews
+from small import REPOSITORY, assert_one_message, change_json, run_script, small_reviews
 
 from data.dataset import Rows
 
@@ -168,3 +171,26 @@ def test_a_commit_that_is_gone_from_the_hub(root, first_run, tmp_path):
     change_json(adapter / "sentiment_config.json", base_revision=gone)
     with LoopbackHub(root) as hub:
         assert_one_message(predict(adapter, hub.url, home), "Qwen/Qwen2.5-1.5B", gone, "--base_model_name")
+
+
+@pytest.mark.parametrize("more", [{}, {"HF_HUB_DISABLE_XET": "0"}], ids=["by default", "as the user has set it"])
+def test_a_mirror_is_not_asked_for_xet_which_it_cannot_serve(root, first_run, tmp_path, more):
+    """The servers of Xet are the hub's own: a client that wants it asks for a token, then goes there."""
+    adapter = first_run[2] / "lora_adapter"
+    with LoopbackHub(root) as hub:
+        hub.offers_xet = True
+        result = predict(adapter, hub.url, tmp_path, **more)
+        wanted = [request.path for request in hub.requests if "xet" in request.path]
+    assert bool(wanted) == bool(more)
+    assert result.returncode == (2 if more else 0), result.stderr
+
+
+def test_xet_is_left_alone_at_the_hub_itself_and_off_at_a_mirror_also_for_programs():
+    ask = "import os, inference; print(os.environ.get('HF_HUB_DISABLE_XET'))"
+    for endpoint, switch in {"https://huggingface.co/": "None", "": "None", "https://hf-mirror.com": "1"}.items():
+        environment = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": None}
+        environment = {key: value for key, value in (os.environ | environment).items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-c", ask], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.strip() == switch, (endpoint, done.stderr)
