@@ -16,7 +16,7 @@ from data.seen_texts import seen_mask
 from model_evaluation.metrics.calibration import calibration_report, confidence_summary, fit_temperature
 from model_evaluation.metrics.selective_prediction import risk_coverage, threshold_table
 from model_evaluation.pipeline import Evaluation, Step, run_single
-from modeling.adapter_folder import SentimentConfig
+from modeling.adapter_folder import SentimentConfig, refuse_link
 from prediction.prediction_set import Predictions, softmax
 from runtime.atomic_files import write_json
 from runtime.errors import UserError, run_script
@@ -27,6 +27,7 @@ CURVE_POINTS = 200  # more than a plot shows
 def needed_texts(evaluation: Evaluation) -> list[str]:
     if evaluation.config.split == "validation" and not evaluation.config.test_file:
         raise UserError("温度和阈值是在验证集上选的，不能再用验证集检验；请用 --split test 或 --test_file")
+    refuse_link(evaluation.config.model_path)  # before the model has read all those texts
     return evaluation.validation.texts + evaluation.rows.texts
 
 

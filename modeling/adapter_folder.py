@@ -47,6 +47,8 @@ class SentimentConfig:
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: str | Path) -> None:
+        """Write the file, whole or not at all; a link in its place is a `UserError`."""
+        refuse_link(folder)
         write_json(Path(folder) / FILE_NAME, dataclasses.asdict(self))
 
     def problems(self) -> list[str]:
@@ -95,6 +97,16 @@ class SentimentConfig:
                 f"{path} 写着 {self.head}，而旁边的适配器是用 --head {trained} 训练的，不能当作 {self.head} 载入；"
                 "请恢复原来的 sentiment_config.json"
             )
+
+
+def refuse_link(folder: str | Path) -> None:
+    """A `UserError` where sentiment_config.json is a link: writing would change a file of another folder."""
+    path = Path(folder) / FILE_NAME
+    if path.is_symlink():
+        raise UserError(
+            f"{path} 是指向 {os.path.realpath(path)} 的链接，不写进去（那是别的文件夹的文件）；"
+            "请把适配器连同内容复制一份（cp -rL），用 --model_path 指定那一份"
+        )
 
 
 def require_adapter(folder: str | Path) -> Path:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from report_inputs import invented, write_inputs
 from safetensors.torch import load_file
-from small import REPOSITORY, ask, assert_one_message, change_json
+from small import REPOSITORY, ask, assert_one_message, change_json, run_script
 
+from model_evaluation.confidence_analysis import save_calibration
 from model_evaluation.report_generator import write_report
+from runtime.errors import UserError
 from training.best_adapter import BestAdapter
 
 
@@ -109,6 +112,20 @@ def test_a_checkpoint_cannot_say_where_to_write(tmp_path):
 
 
 # ---- what is written
+
+
+def test_calibration_does_not_write_through_a_link_into_another_folder(adapter, tmp_path):
+    """A stranger's adapter may bring a link in place of a file; calibration is the one that writes into an adapter."""
+    mine, foreign = (shutil.copytree(adapter, tmp_path / name) for name in ("mine", "foreign"))
+    (foreign / "sentiment_config.json").unlink()
+    (foreign / "sentiment_config.json").symlink_to(mine / "sentiment_config.json")
+    before = (mine / "sentiment_config.json").read_bytes()
+    script = "model_evaluation/confidence_analysis.py"
+    result = run_script(script, "--model_path", foreign, "--output_dir", tmp_path / "out")
+    assert_one_message(result, str(foreign / "sentiment_config.json"), "链接", "cp -rL")
+    with pytest.raises(UserError, match="链接"):
+        save_calibration(str(foreign), 2.0, [])
+    assert (mine / "sentiment_config.json").read_bytes() == before
 
 
 def everywhere(value, hostile: str):
