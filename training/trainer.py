@@ -128,7 +128,9 @@ class SentimentTrainer(PiecewiseTrainer):
         self, *, sampler: LengthGroupedSampler, store: CheckpointStore, best: BestAdapter, pad_id: int, **kwargs
     ):
         super().__init__(**kwargs)
-        self.model_accepts_loss_kwargs = False  # the loss is ours; see mean_cross_entropy
+        # The loss is ours (see mean_cross_entropy), and so are the labels: one a row, (B,). Of a language model Trainer
+        # would count all but the first of each batch, as if they were tokens.
+        self.model_accepts_loss_kwargs = self._loss_shifts_labels = False
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
         self.saving, self.loss_sum = False, KeepLossSum(self)
         self.add_callback(self.loss_sum)

@@ -13,7 +13,10 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from small_runs import keep_first_gradients
 
+import training.trainer
+from modeling.devices import Device
 from runtime.errors import run_script
 from runtime.processes import is_main
 from training.checkpoints import FINISHED, find_checkpoints, step_of
@@ -46,10 +49,19 @@ def fsdp(config: str) -> None:
     AcceleratorState.__init__ = begin_as_on_gpus
 
 
+def first_gradients() -> None:
+    """From now on in float32, and the gradients of a training's first step are kept."""
+    training.trainer.best_device = lambda: Device("cpu", False)
+    keep_first_gradients(setattr)
+
+
+ACTIONS = {"forget": forget, "fsdp": fsdp, "first_gradients": first_gradients}
+
 for name, *arguments in json.loads(sys.argv[1]):
-    if name in ("forget", "fsdp"):
-        {"forget": forget, "fsdp": fsdp}[name](*arguments)
-        torch.distributed.barrier()
+    if name in ACTIONS:
+        ACTIONS[name](*arguments)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
         continue
     sys.argv = [f"{name}.py", *arguments]
     try:

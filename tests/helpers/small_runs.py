@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
 from small import small_reviews
 from transformers import TrainerCallback, set_seed
 
@@ -14,7 +15,7 @@ from data.dataset import Rows
 from modeling.base_model import build_for_training
 from training.checkpoints import CheckpointStore, Run, choose_checkpoint, find_checkpoints
 from training.tokenized_dataset import tokenize
-from training.trainer import build_trainer
+from training.trainer import SentimentTrainer, build_trainer
 
 SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
 
@@ -65,6 +66,22 @@ class At(TrainerCallback):
 
 def interrupt(number=signal.SIGTERM):
     signal.raise_signal(number)
+
+
+def keep_first_gradients(patch) -> None:
+    """From now on a training leaves its first step's gradients, not yet clipped, in its output folder.
+
+    `patch` sets an attribute of the class, as `setattr` does.
+    """
+    clip = SentimentTrainer._clip_grad_norm
+
+    def keep(self, model):
+        if self.state.global_step == 0 and self.args.should_save:
+            gradients = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.requires_grad}
+            save_file(gradients, Path(self.args.output_dir) / "first_gradients.safetensors")
+        return clip(self, model)
+
+    patch(SentimentTrainer, "_clip_grad_norm", keep)
 
 
 def hidden(folder: Path) -> list[str]:
