@@ -29,7 +29,7 @@ from modeling.adapter_folder import SentimentConfig, read_run_info
 from modeling.fingerprint import model_fingerprint, settings_fingerprint
 from prediction.prediction_cache import Answers
 from prediction.prediction_set import Predictions
-from runtime.errors import UserError
+from runtime.errors import UserError, is_out_of_memory, out_of_memory_message
 from runtime.run_info import environment
 
 
@@ -213,7 +213,10 @@ def _noting_failure(evaluation: Evaluation, step: Step) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever it is, the other steps can still be done
-        if not isinstance(error, UserError):
+        message = str(error) or type(error).__name__
+        if is_out_of_memory(error):
+            message = out_of_memory_message(error)
+        elif not isinstance(error, UserError):
             traceback.print_exc()
-        evaluation.failures[step.name] = str(error) or type(error).__name__
+        evaluation.failures[step.name] = message
         print(f"「{step.title}」失败：{evaluation.failures[step.name]}", file=sys.stderr, flush=True)

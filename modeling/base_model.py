@@ -20,7 +20,7 @@ from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
 from modeling.lora import merge_lora
 from modeling.model_files import find_model, lasting_name, load_tokenizer, require_fitting
-from runtime.errors import UserError, first_line
+from runtime.errors import UserError, first_line, is_out_of_memory
 
 
 class Float32Head(nn.Linear):
@@ -125,9 +125,9 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
         model, loading = auto_class.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # transformers, safetensors and their checks raise many kinds here
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{folder} 里的模型读不出来：{first_line(error)}") from None
     _require_whole(model, loading, folder, whole)
     return model
@@ -264,6 +264,8 @@ def load_adapter(
         _check_weights(folder)
         model = _with_adapter(base, folder, merge)
     except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
         ) from None

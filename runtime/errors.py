@@ -17,6 +17,12 @@ from runtime.signals import Interrupted, end_quietly, interrupt_on_signals
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
 LIBRARY_DISK_FULL = re.compile(r"inline_container|iostream error|os error (28|122|27|30|112)\b")
+# How torch (CUDA, MPS, a CPU), CUDA itself, cuBLAS, cuDNN, oneDNN and C++ say that they got no memory.
+OUT_OF_MEMORY = (
+    " out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED",
+    "could not create a primitive", "could not create a memory", "std::bad_alloc",
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -27,7 +33,7 @@ class OneProcessError(UserError):
     """Met by one of several processes alone, which therefore must say so itself."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library says about a fault, short enough for a message of ours; its kind where it says nothing."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
@@ -49,6 +55,21 @@ def is_disk_full(error: Exception) -> bool:
     return LIBRARY_DISK_FULL.search(str(error)) is not None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or in main memory; without torch, which may not be imported yet."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def out_of_memory_message(error: BaseException) -> str:
+    """For a lack of memory where nothing can be made smaller."""
+    return (
+        f"内存（GPU 上是显存）不足（{first_line(error)}）。之前写完整的文件都还在。关掉占用它的其他程序后，"
+        "重新运行同一条命令；仍不够，训练时加 --use_qlora 或减小 --max_length，预测和评估时换一台内存更大的机器"
+    )
+
+
 def disk_full_message(error: Exception, path: str | Path) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
@@ -62,7 +83,8 @@ def disk_full_message(error: Exception, path: str | Path) -> str:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main`: `UserError` becomes a message and exit code 2, Ctrl-C 130, SIGTERM 143.
 
-    Exit code 2 also for what the system refuses (no permission, a file where a folder should be, a name too long).
+    Exit code 2 also for what the system refuses (no permission, a file where a folder should be, a name too long, no
+    more memory).
     Of several processes the first one speaks, and one on each machine names a mistake.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -87,6 +109,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         else:
             raise
         print(f"错误：{message}", file=sys.stderr)
+        sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"错误：{out_of_memory_message(error)}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         end_quietly()

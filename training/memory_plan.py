@@ -13,7 +13,6 @@ nothing but the kernels' smaller inputs), so it comes second.
 from dataclasses import dataclass
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from modeling.devices import Device
 from prediction.predictor import BATCH_TOKENS, extra_tokens, pad, padded_length
@@ -21,11 +20,6 @@ from prediction.predictor import BATCH_TOKENS, extra_tokens, pad, padded_length
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.
 RUNTIME = {"cuda": 700_000_000, "mps": 800_000_000, "cpu": 800_000_000}
-# How oneDNN (a CPU's matrices), cuBLAS and CUDA say that they got no memory.
-LIBRARIES_OUT_OF_MEMORY = (
-    "could not create a primitive", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",  # outside torch's own allocator
-)  # fmt: skip
 MARGIN = 1.1  # what an allocator loses between blocks
 # Tokens of the row that is counted; on a CPU as long as the rows get, since attention there can keep (T, T) scores.
 MOST_PROBE_TOKENS = {"cuda": 128, "mps": 128, "cpu": 512}
@@ -168,10 +162,3 @@ def cap_memory(device: Device, max_memory_gb: float | None) -> None:
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         share = (max_memory_gb * GB - RUNTIME["cuda"]) / total
         torch.cuda.set_per_process_memory_fraction(min(max(share, 0.0), 1.0))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or in main memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in LIBRARIES_OUT_OF_MEMORY)

@@ -10,8 +10,8 @@ import torch
 from transformers import Trainer
 
 from prediction.predictor import extra_tokens
-from runtime.errors import OneProcessError, UserError
-from training.memory_plan import Pieces, is_out_of_memory
+from runtime.errors import OneProcessError, UserError, is_out_of_memory
+from training.memory_plan import Pieces
 
 # The reentrant kind needs an input that requires a gradient, which a frozen embedding's output does not by itself:
 # where nothing sees to that, the adapter silently gets none.

@@ -16,9 +16,9 @@ from data.dataset import LABEL_NAMES, Rows
 from modeling.base_model import build_for_training
 from modeling.devices import Device
 from prediction.predictor import BATCH_TOKENS
-from runtime.errors import UserError
+from runtime.errors import UserError, is_out_of_memory
 from training.checkpoints import Run
-from training.memory_plan import GB, Account, Pieces, cap_memory, choose, is_out_of_memory, measure, memory_limit
+from training.memory_plan import GB, Account, Pieces, cap_memory, choose, measure, memory_limit
 from training.run_summary import describe_pieces, describe_plan
 from training.tokenized_dataset import tokenize
 from training.trainer import build_trainer
