@@ -10,6 +10,8 @@ from configs.prompt_template import default_template, prompt_problems, typed
 RESUME_AUTO, RESUME_NONE = "auto", "none"
 CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"
 RESTRICTED, LANGUAGE_MODEL = "restricted", "lm"
+ADAMW, PAGED_ADAMW = "adamw_torch_fused", "paged_adamw_32bit"
+OPTIMIZERS = (ADAMW, PAGED_ADAMW, "paged_adamw_8bit")
 REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 
@@ -96,6 +98,13 @@ class TrainingConfig(DataConfig):
     learning_rate: float = option(1e-4, "峰值学习率，余弦下降到 0", above=0.0, maximum=1.0)
     warmup_ratio: float = option(0.1, "预热步数占总步数的比例", minimum=0.0, below=1.0)
     weight_decay: float = option(0.0, "AdamW 的权重衰减", minimum=0.0, maximum=1.0)
+    optim: str | None = option(
+        None,
+        "优化器；不给则为 adamw_torch_fused，CUDA 上 --use_qlora 时为 paged_adamw_32bit。paged_…（bitsandbytes）"
+        "让显存放不下的优化器状态退到内存，8bit 的状态只占四分之一；小于 10 万个数的矩阵不分页："
+        "Qwen2.5-1.5B 要 --lora_r 66 以上（all-linear 要 12 以上）才有分页的",
+        choices=OPTIMIZERS,
+    )
     class_weights: str = option(
         "none",
         "none：每条评论的损失一样重；balanced：每种标签的损失总和一样重（权重 = 行数 / (标签种数 × 这种标签的行数)）",

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from configs.training_config import TrainingConfig
+from configs.training_config import ADAMW, TrainingConfig
 from modeling.devices import Device, best_device
+from modeling.optimizers import is_paged
 from prediction.predictor import padded_length
 from runtime.processes import world_size
 from training.memory_plan import GB, Pieces
@@ -42,6 +43,8 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     ]
     if config.use_qlora and device.kind == "cpu":
         lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
+    if is_paged(config.optim or ADAMW) and device.kind == "cpu":
+        lines.append(f"注意      没有 CUDA：--optim {config.optim} 在 CPU 上不分页，其余照算")
     if device.kind == "cuda" and not device.bf16:
         lines.append("注意      Ampere 之前的显卡没有 bf16，按 float32 计算：慢，权重占两倍显存；不够时加 --use_qlora")
     return "\n".join(lines)

@@ -20,8 +20,9 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from configs.lora_config import LoraSettings
-from configs.training_config import LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
+from configs.training_config import ADAMW, LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
 from modeling.devices import best_device
+from modeling.optimizers import is_paged, optimizer_name, page_again
 from prediction.predictor import extra_tokens, predict_logits
 from runtime.distributed import EvenSampler, from_main, whole_trainable
 from runtime.errors import UserError, writing_to
@@ -66,6 +67,10 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     settings = {name: getattr(config, name) for name in names.split()}
     if world_size() > 1:
         settings["进程数"] = world_size()
+    if is_paged(
+        optimizer := optimizer_name(config.optim, config.use_qlora, best_device())
+    ):  # another state than torch's
+        settings["optim"] = optimizer
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
@@ -82,8 +87,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(config.warmup_ratio * total_steps(config, rows)),
         weight_decay=config.weight_decay,
-        # Not bitsandbytes' paged AdamW: it leaves tensors below 100,000 numbers on the GPU, which is all at rank 8.
-        optim="adamw_torch" if device.kind == "mps" else "adamw_torch_fused",
+        optim=optimizer_name(config.optim, config.use_qlora, device),
         bf16=device.bf16,
         use_cpu=device.kind == "cpu",
         save_strategy="steps",
@@ -206,6 +210,11 @@ class SentimentTrainer(PiecewiseTrainer):
     def _get_output_dir(self, trial=None) -> str:
         return str(self.store.staging) if self.saving else super()._get_output_dir(trial)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and is_paged(self.args.optim):
+            page_again(self.optimizer.optimizer)
+
     def _save_checkpoint(self, model, trial=None) -> None:
         """Trainer writes into the staging folder; the store then makes it visible as a whole."""
         name = f"checkpoint-{self.state.global_step}"
@@ -262,6 +271,8 @@ def build_trainer(
         raise UserError("--head label_scoring 还不能与 FSDP 一起用；用 torchrun（DDP），或 --head classifier")
     if config.use_qlora and trainer.is_fsdp_enabled:
         raise UserError("--use_qlora 不能与 FSDP 一起用；去掉其中一个（多个 GPU 各放一份 4 比特基座：用 torchrun）")
+    if is_paged(config.optim or ADAMW) and trainer.is_fsdp_enabled:
+        raise UserError(f"--optim {config.optim} 不能与 FSDP 一起用；去掉其中一个")
     fit_memory(trainer, config)
     return trainer
 

@@ -110,6 +110,7 @@ def test_a_base_in_pieces_learns_the_same(runs):
         ({"head": "label_scoring"}, None, "--head label_scoring"),
         ({"use_qlora": True}, None, "--use_qlora"),
         ({"max_memory_gb": 4}, None, "--max_memory_gb"),
+        ({"optim": "paged_adamw_32bit"}, None, "--optim paged_adamw_32bit"),
         ({}, "newest", "--resume_from_checkpoint none"),
     ],
 )
