@@ -25,7 +25,7 @@ def join() -> None:
         torch.cuda.set_device(local_rank())
     if not dist.is_initialized():  # gloo carries numbers and messages, NCCL the gradients
         dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(dist.destroy_process_group)  # at a clean end alone: see `run_script`
 
 
 def from_main(value: Any) -> Any:

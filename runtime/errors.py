@@ -6,13 +6,15 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.processes import is_main, local_rank
-from runtime.signals import Interrupted, end_quietly, interrupt_on_signals
+from runtime.processes import is_main, local_rank, world_size
+from runtime.signals import SIGNALS, Interrupted, end_quietly, interrupt_on_signals
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What the libraries that write files by themselves say instead: torch.save, and those in Rust (112: Windows).
@@ -24,13 +26,17 @@ OUT_OF_MEMORY = (
     "could not create a primitive", "could not create a memory", "std::bad_alloc",
 )  # fmt: skip
 
+# gloo's and NCCL's words in a process that waits for another which is gone.
+LOST_PROCESS = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited")
+SAME_MISTAKE_SECONDS = 5  # in which the first process of a machine meets a mistake that all of them meet
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in the user's language."""
 
 
 class OneProcessError(UserError):
-    """Met by one of several processes alone, which therefore must say so itself."""
+    """Met by one of several processes alone, which therefore says so itself, at once."""
 
 
 def first_line(error: BaseException) -> str:
@@ -85,7 +91,8 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     Exit code 2 also for what the system refuses (no permission, a file where a folder should be, a name too long, no
     more memory).
-    Of several processes the first one speaks, and one on each machine names a mistake.
+    Of several processes the first one speaks, and one on each machine names a mistake. After an error none of them
+    waits for the others.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal in GBK has no emoji, and nothing can print half of one
@@ -97,8 +104,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except UserError as error:
-        if not local_rank() or isinstance(error, OneProcessError):
-            print(f"错误：{error}", file=sys.stderr)
+        if local_rank() and not isinstance(error, OneProcessError):
+            _let_the_first_process_speak()
+        print(f"错误：{error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if is_disk_full(error):  # what is not one of our outputs: a library's cache, a redirected stdout
@@ -121,3 +129,36 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(128 + stop.number)
     finally:
         gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second
+        if world_size() > 1:
+            _end_at_once_after(sys.exc_info()[1])
+
+
+def _let_the_first_process_speak() -> None:
+    """Wait for the end of this process, which comes if the first one of its machine meets the same mistake.
+
+    The launcher then ends all the others. Who is still there after it has met the mistake alone.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(SAME_MISTAKE_SECONDS)
+
+
+def _end_at_once_after(error: BaseException) -> None:
+    """End this process if `error` is one, or an exit code that is not 0.
+
+    As a kill would: at an ordinary end the process group is destroyed, and NCCL waits there for the work under way,
+    which the other processes have to take part in; they in turn wait for this one.
+    """
+    code = (error.code or 0) if isinstance(error, SystemExit) else 1
+    if code == 0:
+        return
+    if LOST_PROCESS.search(str(error)):
+        message = "另一个进程先断了，这个进程跟着结束；原因见那个进程的消息（没有消息：多半是内存不足，被系统结束了）"
+        print(f"\n{message}", file=sys.stderr)
+    elif not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -17,9 +18,10 @@ from small_runs import keep_first_gradients
 
 import training.trainer
 from modeling.devices import Device
-from runtime.errors import run_script
-from runtime.processes import is_main
+from runtime.errors import UserError, run_script
+from runtime.processes import is_main, rank
 from training.checkpoints import FINISHED, find_checkpoints, step_of
+from training.trainer import SentimentTrainer
 
 
 def forget(folder: str, copy: str, step: str) -> None:
@@ -30,6 +32,25 @@ def forget(folder: str, copy: str, step: str) -> None:
         for checkpoint in find_checkpoints(Path(copy)):
             if step_of(checkpoint) > int(step):
                 shutil.rmtree(checkpoint)
+
+
+def fail(numbers: str, kind: str) -> None:
+    """From now on these processes meet an error at their second training step, while the others wait for them.
+
+    To destroy the process group takes as long as the others work, which is how NCCL does it.
+    """
+    torch.distributed.destroy_process_group = lambda: time.sleep(600)
+    if str(rank()) not in numbers:
+        return
+    error = {"mistake": UserError, "bug": AssertionError}[kind]("这一步坏了")
+    training_step = SentimentTrainer.training_step
+
+    def failing_step(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            raise error
+        return training_step(self, *args, **kwargs)
+
+    SentimentTrainer.training_step = failing_step
 
 
 def fsdp(config: str) -> None:
@@ -55,7 +76,7 @@ def first_gradients() -> None:
     keep_first_gradients(setattr)
 
 
-ACTIONS = {"forget": forget, "fsdp": fsdp, "first_gradients": first_gradients}
+ACTIONS = {"forget": forget, "fsdp": fsdp, "fail": fail, "first_gradients": first_gradients}
 
 for name, *arguments in json.loads(sys.argv[1]):
     if name in ACTIONS:

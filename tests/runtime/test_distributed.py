@@ -12,7 +12,8 @@ from small_runs import make_trainer
 from configs.training_config import TrainingConfig
 from runtime.distributed import EvenSampler
 from runtime.errors import UserError
-from training.checkpoints import find_checkpoints
+from runtime.file_lock import output_lock
+from training.checkpoints import fault_of, find_checkpoints, step_of
 from training.loss import mean_cross_entropy
 from training.sampling import LengthGroupedSampler
 from training.tokenized_dataset import NO_LABEL, TokenizedRows, collate
@@ -43,10 +44,10 @@ def runs(small_base, tmp_path_factory):
     return folder, together
 
 
-def run_in_processes(count: int, work: list[list[str]]):
+def run_in_processes(count: int, work: list[list[str]], timeout: int = 240):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count] if count > 1 else []
     here = {"PYTHONPATH": str(REPOSITORY)}
-    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=240)
+    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=timeout)
 
 
 def history(folder):
@@ -133,6 +134,20 @@ def test_what_pieces_cannot_do_is_said_before_the_first_step(
 def test_the_same_file_of_predictions(runs):
     one, two = (runs[0] / name for name in ("one.jsonl", "two.jsonl"))
     assert one.read_bytes() == two.read_bytes() and len(one.read_text(encoding="utf-8").splitlines()) == 120
+
+
+@pytest.mark.parametrize(("numbers", "kind"), [("0", "bug"), ("1", "mistake"), ("01", "mistake")])
+def test_an_error_ends_all_processes_and_is_said_once(small_base, review_files, tmp_path, numbers, kind):
+    train = ["train", "--model_name", str(small_base), *review_files, "--max_length", "32", "--max_steps", "90"]
+    train += ["--save_steps", "1", "--output_dir", str(tmp_path)]
+    result = run_in_processes(2, [["fail", numbers, kind], train], timeout=60)  # most of it importing
+    assert result.returncode != 0 and result.stderr.count("这一步坏了") == 1, result.stderr
+    assert result.stderr.count("错误：") == (kind == "mistake"), result.stderr
+    # As after a kill: what has its name is whole, and the folder is free.
+    assert [step_of(path) for path in find_checkpoints(tmp_path)] == [1]
+    assert fault_of(tmp_path / "checkpoint-1") is None
+    with output_lock(tmp_path):
+        pass
 
 
 def test_filling_adds_nothing_and_lets_no_row_out():
