@@ -125,7 +125,8 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(2)
     except Interrupted as stop:
         end_quietly()
-        print(f"\n{stop.message}", file=sys.stderr)
+        if is_main():
+            print(f"\n{stop.message}", file=sys.stderr)
         sys.exit(128 + stop.number)
     finally:
         gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runtime.processes import is_main, world_size
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "终止信号（SIGTERM）"}
 
@@ -45,8 +47,9 @@ def postponed_interrupts(notice: str) -> Iterator[list[int]]:
         received.append(number)
         for other in previous:
             signal.signal(other, signal.SIG_DFL)
-        text = f"\n收到 {NAMES[number]}：{notice}\n"
-        os.write(2, text.encode(sys.stderr.encoding or "utf-8", "replace"))  # print may not be entered twice
+        text = f"\n收到 {NAMES[number]}：{notice}{_launchers_patience()}\n"
+        if is_main():  # torchrun hands a signal on to all
+            os.write(2, text.encode(sys.stderr.encoding or "utf-8", "replace"))  # print may not be entered twice
 
     previous = {number: signal.signal(number, note) for number in _ours()}
     try:
@@ -54,6 +57,20 @@ def postponed_interrupts(notice: str) -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _launchers_patience() -> str:
+    """How long torchrun lets several processes go on after a signal, and how to have it longer.
+
+    Its flag `--shutdown-timeout` cannot be seen from here; the variable goes for `accelerate launch` too.
+    """
+    if world_size() == 1:
+        return ""
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    return (
+        f"启动器（torchrun）只等 {os.environ.get(name, 30)} 秒，到时没做完的也退回上一个检查点；"
+        f"一步或一次评估更久的，下次启动前设环境变量 {name}=秒数。"
+    )
 
 
 def _ours() -> list[int]:

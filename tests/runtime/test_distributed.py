@@ -1,6 +1,10 @@
 """Two processes do together what one does alone: the same training, the same file of predictions."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -134,6 +138,27 @@ def test_what_pieces_cannot_do_is_said_before_the_first_step(
 def test_the_same_file_of_predictions(runs):
     one, two = (runs[0] / name for name in ("one.jsonl", "two.jsonl"))
     assert one.read_bytes() == two.read_bytes() and len(one.read_text(encoding="utf-8").splitlines()) == 120
+
+
+def test_a_signal_stops_all_at_one_step_and_the_launchers_patience_is_said(small_base, review_files, tmp_path):
+    train = ["train", "--model_name", str(small_base), *review_files, "--max_length", "32", "--num_epochs", "900"]
+    work = [[*train, "--save_steps", "3", "--output_dir", str(tmp_path)]]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    process = subprocess.Popen(
+        [sys.executable, *launcher, "tests/helpers/several_processes.py", json.dumps(work)],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "45"},
+    )
+    while process.poll() is None and not find_checkpoints(tmp_path):
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    newest = find_checkpoints(tmp_path)[0]
+    assert errors.count("收到 终止信号") == 1 and "只等 45 秒" in errors, errors
+    assert errors.count(f"已停在第 {step_of(newest)} 步") == 1 and fault_of(newest) is None, errors
 
 
 @pytest.mark.parametrize(("numbers", "kind"), [("0", "bug"), ("1", "mistake"), ("01", "mistake")])
