@@ -44,11 +44,12 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from model_evaluation.metrics.classification import classification_metrics
     from model_evaluation.metrics.terminal_table import metrics_table
     from modeling.adapter_folder import SentimentConfig, save_adapter
-    from modeling.base_model import build_for_training, lasting_name
+    from modeling.base_model import build_for_training
+    from modeling.model_files import base_facts, find_model, lasting_name
     from prediction.prediction_set import Predictions
-    from runtime.distributed import join, whole_trainable
+    from runtime.distributed import from_main, join, whole_trainable
     from runtime.run_info import run_info
-    from training.checkpoints import Run, choose_checkpoint, mark_finished
+    from training.checkpoints import Run, choose_checkpoint, keep_base, mark_finished, recorded_commit
     from training.run_summary import describe_plan
     from training.tokenized_dataset import tokenize
     from training.trainer import build_trainer, fingerprint
@@ -63,13 +64,15 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     output_dir = Path(config.output_dir)
     run = Run(fingerprint(config, lora, data))
     checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
+    folder, commit = find_model(config.model_name, recorded_commit(checkpoint))
+    notes += keep_base(checkpoint, run, from_main(is_main() and base_facts(folder, commit)))
     print("\n".join(notes), end="\n" if notes else "")
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
     labels = splits["train"].label_names
     template = config.template_for(labels)
-    model, tokenizer = build_for_training(config, lora, labels)
+    model, tokenizer = build_for_training(config, lora, labels, commit)
 
     # Tokens, Trainer, and what is going to happen.
     tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}

@@ -166,9 +166,14 @@ def nf4_config(device: Device, whole: str):
     )
 
 
-def build_for_training(config: TrainingConfig, lora: LoraSettings, labels: list[str] = LABEL_NAMES):
-    """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here."""
-    device, (folder, commit) = best_device(), find_model(config.model_name)
+def build_for_training(
+    config: TrainingConfig, lora: LoraSettings, labels: list[str] = LABEL_NAMES, commit: str | None = None
+):
+    """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here.
+
+    `commit` is the hub's, where it should not be the newest.
+    """
+    device, (folder, commit) = best_device(), find_model(config.model_name, commit)
     tokenizer = load_tokenizer(folder)
     base = load_headed_base(
         config.head, folder, tokenizer, labels=labels, words=config.words_for(labels),

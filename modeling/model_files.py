@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+from runtime.atomic_files import file_sha256
 from runtime.errors import UserError, first_line
 from runtime.hub_download import MODEL_FILES, fetch
 from runtime.run_info import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
+BASE = "基座 "  # begins the name of each fact about the base in the fingerprint of a run
+COMMIT = f"{BASE}commit"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
 WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
 
 
@@ -20,6 +27,19 @@ def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
         raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
     folder, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
     return str(folder), commit
+
+
+def base_facts(folder: str, commit: str | None) -> dict[str, str]:
+    """Which base it is, for the fingerprint of a run: the hub's commit, or the SHA-256 of the folder's files.
+
+    Not their times: a copy has new ones, and weights changed in place can have the old. Reading gigabytes for a hash
+    takes seconds, once in a training that takes minutes or hours, and the weights are read right afterwards anyway.
+    """
+    if commit:
+        return {COMMIT: commit}
+    names = ("config.json", *TOKENIZER_FILES)
+    files = [path for path in sorted(Path(folder).iterdir()) if path.suffix == ".safetensors" or path.name in names]
+    return {f"{BASE}{path.name}": f"SHA-256 {file_sha256(path)[:16]}" for path in files}
 
 
 def lasting_name(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.training_config import RESUME_AUTO, RESUME_NONE
+from modeling.model_files import BASE, COMMIT
 from runtime.atomic_files import (
     clean_leftovers,
     file_sha256,
@@ -134,7 +135,34 @@ def _explicit(checkpoint: Path, run: Run) -> Path:
 
 
 def _require_same_run(checkpoint: Path, manifest: dict[str, Any], run: Run) -> None:
-    theirs, ours = manifest["fingerprint"], json.loads(json.dumps(run.fingerprint))
+    """The base is compared later, by `keep_base`, since the checkpoint says which commit of it to look for."""
+    theirs = {name: value for name, value in manifest["fingerprint"].items() if not name.startswith(BASE)}
+    _refuse_differences(checkpoint, theirs, json.loads(json.dumps(run.fingerprint)))
+
+
+def recorded_commit(checkpoint: Path | None) -> str | None:
+    """The hub's commit of the base that a checkpoint was trained on; None for a folder, or where it does not say."""
+    return read_manifest(checkpoint)["fingerprint"].get(COMMIT) if checkpoint else None
+
+
+def keep_base(checkpoint: Path | None, run: Run, facts: dict[str, str]) -> list[str]:
+    """Note in `run` which base it trains on (`base_facts`), and return lines to tell the user.
+
+    A checkpoint of another base is a `UserError`. One that earlier versions wrote says nothing of it; it is gone on
+    from, since the base is nearly always the same, and refusing would throw a sound training away.
+    """
+    run.fingerprint |= facts
+    if not checkpoint:
+        return []
+    recorded = read_manifest(checkpoint)["fingerprint"]
+    theirs = {name: value for name, value in recorded.items() if name.startswith(BASE)}
+    if not theirs:
+        return [f"{checkpoint} 没有记下基座的内容（旧版本写的），没有核对它是不是同一个基座"]
+    _refuse_differences(checkpoint, theirs, facts)
+    return []
+
+
+def _refuse_differences(checkpoint: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     different = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     if different:
         lines = [f"  {name}：检查点 {theirs.get(name)}，现在 {ours.get(name)}" for name in different]

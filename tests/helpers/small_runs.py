@@ -1,6 +1,7 @@
 """Short trainings in the test process, as train.py does them, with everything that must survive an interruption."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.dataset import Rows
 from modeling.base_model import build_for_training
-from training.checkpoints import CheckpointStore, Run, choose_checkpoint, find_checkpoints
+from training.checkpoints import FINISHED, CheckpointStore, Run, choose_checkpoint, find_checkpoints, step_of
 from training.tokenized_dataset import tokenize
 from training.trainer import SentimentTrainer, build_trainer
 
@@ -82,6 +83,15 @@ def keep_first_gradients(patch) -> None:
         return clip(self, model)
 
     patch(SentimentTrainer, "_clip_grad_norm", keep)
+
+
+def as_if_killed(folder: Path, step: int) -> None:
+    """Leave of a finished run what was there when it had saved checkpoint `step`."""
+    shutil.rmtree(folder / "lora_adapter")
+    (folder / FINISHED).unlink()
+    for checkpoint in find_checkpoints(folder):
+        if step_of(checkpoint) > step:
+            shutil.rmtree(checkpoint)
 
 
 def hidden(folder: Path) -> list[str]:
