@@ -1,6 +1,6 @@
 """Of a data set's folder only what lies in it is opened, whatever its card says; splits are found by the usual names.
 
-pytest tests/test_dataset_files.py
+pytest tests/data/test_dataset_files.py
 """
 
 import json
