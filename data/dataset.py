@@ -1,12 +1,24 @@
-"""The one shape of labelled text, and the names of the labels."""
+"""Reviews as a source holds them, rows with label ids, and the names of labels and splits."""
 
 import hashlib
 import json
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 LABEL_NAMES = ["负面", "正面"]  # label id -> name, where nothing else is said
+
+
+@dataclass(frozen=True)
+class RawReview:
+    """One row of a source, not yet checked: `where` it stands (第 3 行), or the `problem` that makes it no row."""
+
+    where: str
+    text: Any = None
+    label: Any = None
+    problem: str | None = None
 
 
 @dataclass
@@ -38,3 +50,25 @@ class Rows:
         for text, label in zip(self.texts, self.labels, strict=True):
             digest.update(f"{label}\t{len(text)}\t{text}\n".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
+
+
+def stratified_sample(rows: Rows, size: int, seed: int, each: int = 0) -> Rows:
+    """At most `size` rows with the labels' shares kept as nearly as whole rows allow, in the original order.
+
+    With `each` = 1 no label is left out, at the cost of the largest ones; `size` must be as many as there are labels.
+    """
+    if size >= len(rows):
+        return rows
+    by_label: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(rows.labels):
+        by_label[label].append(index)
+    quotas, seen = {}, 0
+    for label in sorted(by_label):
+        # Cumulative rounding: the quotas add up to `size` exactly.
+        before, seen = round(size * seen / len(rows)), seen + len(by_label[label])
+        quotas[label] = round(size * seen / len(rows)) - before
+    for label in [label for label, quota in quotas.items() if quota < each]:
+        quotas[max(quotas, key=quotas.get)] -= 1
+        quotas[label] += 1
+    rng = random.Random(seed)
+    return rows.select(sorted(i for label, quota in quotas.items() for i in rng.sample(by_label[label], quota)))

@@ -1,4 +1,4 @@
-"""What a label column says: one spelling for each label value, and which label ids the values have.
+"""From the values of a label column to label ids: one spelling for each value, and the check of every row.
 
     names = find_labels(["3", "10.0", "3"], "a.csv")  # ["3", "10"]
     label_id(10, names)  # 1
@@ -11,14 +11,16 @@ text without the blanks around it. With the names 负面 and 正面, 0 stands fo
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from data.dataset import LABEL_NAMES, Rows
+from data.dataset import LABEL_NAMES, RawReview, Rows
+from data.preprocessing import clean_text
 from runtime.errors import UserError
 
 MAX_LABELS = 1000  # more kinds of values than this are texts, dates or numbers, and no labels
 SHOWN_LABELS = 20
+SHOWN_PROBLEMS = 10
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)  # "007" is no number but a code, and keeps its zeros
 
 
@@ -130,3 +132,64 @@ def shown_labels(names: Sequence[str]) -> str:
     """The first names, for a message."""
     more = f"……共 {len(names):,} 种" if len(names) > SHOWN_LABELS else ""
     return "、".join(f"{name:.40}" for name in names[:SHOWN_LABELS]) + more
+
+
+def labelled_rows(
+    reviews: Iterable[RawReview],
+    source: str,
+    names: Sequence[str] | None,
+    text_column: str = "text",
+    label_column: str = "label",
+) -> Rows:
+    """Rows with label ids of whatever source; `UserError` that lists the first ten bad rows of `source`.
+
+    Label ids are positions in `names`, and another label makes a row a bad one; with None the labels that the source
+    itself has are the names (`find_labels`).
+    """
+
+    def problem_of(review: RawReview) -> str | None:
+        return text_problem(review.text, text_column) or label_problem(review.label, label_column, names)
+
+    sound = list(sound_reviews(reviews, source, problem_of))
+    if names is None:
+        names = find_labels([review.label for review in sound], source)
+    ids = [label_id(review.label, names) for review in sound]
+    return Rows([review.text for review in sound], [i for i in ids if i is not None], list(names))
+
+
+def sound_reviews(
+    reviews: Iterable[RawReview], source: str, problem_of: Callable[[RawReview], str | None]
+) -> Iterator[RawReview]:
+    """The reviews without a problem, one at a time; those with one end it in one `UserError`, after the last."""
+    found, bad, shown = 0, 0, []
+    for review in reviews:
+        problem = review.problem or problem_of(review)
+        if problem is None:
+            found += 1
+            yield review
+            continue
+        bad += 1
+        if bad <= SHOWN_PROBLEMS:
+            shown.append(f"{review.where}：{problem}")
+    if bad:
+        more = f"\n  ……共 {bad} 行有问题" if bad > SHOWN_PROBLEMS else ""
+        raise UserError(f"{source} 有不能用的行，请改正后再运行：\n  " + "\n  ".join(shown) + more)
+    if not found:
+        raise UserError(f"{source} 里没有数据行")
+
+
+def text_problem(text: Any, column: str) -> str | None:
+    """The reason why a value of the text column is no review; None where it is one."""
+    if not isinstance(text, str):
+        return f"{column} 应为文本，得到 {text!r:.60}"
+    return None if clean_text(text) else f"{column} 是空的"
+
+
+def label_problem(value: Any, column: str, names: Sequence[str] | None) -> str | None:
+    """The reason why a value of the label column spells no label of `names`, or with None no label at all."""
+    if names is None:
+        return None if label_key(value) is not None else f"{column} 应为文字或数，得到 {value!r:.60}"
+    if label_id(value, names) is not None:
+        return None
+    known = "0（负面）或 1（正面）" if names == LABEL_NAMES else f"{shown_labels(names)} 之一"
+    return f"{column} 应为 {known}，得到 {value!r:.60}"

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from configs.training_config import DataConfig
 from data.audit.duplicates import rows_by_text
-from data.dataset import Rows
+from data.dataset import Rows, stratified_sample
 from data.preprocessing import clean_text
 from data.sources.review_files import read_labelled_file
 from data.spreadsheet_csv import spreadsheet_text
-from data.stratified import stratified_sample
 from data.text_hash import text_hash
 from runtime.errors import UserError
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from configs.evaluation_config import EvaluationConfig
 from configs.training_config import DataConfig
 from data.data_loader import load_splits
-from data.dataset import Rows
+from data.dataset import Rows, stratified_sample
 from data.sources.review_files import read_labelled_file
-from data.stratified import stratified_sample
 from modeling.adapter_folder import read_run_info
 from runtime.errors import UserError
 

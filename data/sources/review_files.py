@@ -1,4 +1,4 @@
-"""Read reviews from .jsonl, .json, .csv, .tsv, .parquet and .txt files, and name every bad row by file and line.
+"""Reviews of .jsonl, .json, .csv, .tsv, .parquet and .txt files; every bad row is named by file and line.
 
     rows = read_labelled_file(Path("reviews.csv"), "text", "label")
 
@@ -6,17 +6,12 @@ Nothing is skipped in silence: a row without text or with an unknown label ends 
 message that lists the first ten of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from data.dataset import LABEL_NAMES, Rows
-from data.labels import find_labels, label_id, label_key, shown_labels
-from data.preprocessing import clean_text
-from data.sources.record_reader import BadRow, Record, read_records, require_file, text_lines
-from runtime.errors import UserError
-
-SHOWN_PROBLEMS = 10
+from data.dataset import LABEL_NAMES, RawReview, Rows
+from data.labels import labelled_rows, sound_reviews, text_problem
+from data.sources.record_reader import BadRow, read_records, require_file, text_lines
 
 
 def read_labelled_file(
@@ -27,13 +22,7 @@ def read_labelled_file(
     Label ids are positions in `names`, and another label makes a row a bad one; with None the file's own labels
     are the names (`find_labels`).
     """
-
-    def parse(record: dict[str, Any]) -> tuple[str, Any]:
-        return _text_of(record, text_column), _label_of(record, label_column, names)
-
-    pairs = _parse_all(path, parse, {text_column, label_column})
-    names = find_labels([value for _, value in pairs], str(path)) if names is None else list(names)
-    return Rows([text for text, _ in pairs], [label_id(value, names) for _, value in pairs], names)
+    return labelled_rows(read_reviews(path, text_column, label_column), str(path), names, text_column, label_column)
 
 
 def read_texts(path: Path, text_column: str) -> Iterator[str]:
@@ -41,61 +30,32 @@ def read_texts(path: Path, text_column: str) -> Iterator[str]:
 
     Bad rows are told at the end, when the sound ones have been handed out: go through it once before using any.
     """
-    records = _txt(path, text_column) if path.suffix.lower() == ".txt" else read_records(path, {text_column})
-    return _parsed_rows(path, records, lambda record: _text_of(record, text_column))
+    reviews = _txt(path) if path.suffix.lower() == ".txt" else read_reviews(path, text_column)
+    for review in sound_reviews(reviews, str(path), lambda review: text_problem(review.text, text_column)):
+        yield review.text
 
 
-def _txt(path: Path, column: str) -> Iterator[Record]:
+def read_reviews(path: Path, text_column: str, label_column: str | None = None) -> Iterator[RawReview]:
+    """Every row of a file as it stands, the unusable ones with their problem; without `label_column` no labels."""
+    columns = {"--text_column": text_column}
+    if label_column is not None:
+        columns["--label_column"] = label_column
+    for where, record in read_records(path, set(columns.values())):
+        if isinstance(record, BadRow):
+            yield RawReview(where, problem=str(record))
+            continue
+        # A .jsonl row need not have the columns that another has.
+        missing = [(flag, column) for flag, column in columns.items() if column not in record]
+        if missing:
+            flag, column = missing[0]
+            there = "、".join(map(str, record)) or "无"
+            yield RawReview(where, problem=f"没有 {column} 列（有 {there}）；用 {flag} 指定")
+        else:
+            yield RawReview(where, record[text_column], None if label_column is None else record[label_column])
+
+
+def _txt(path: Path) -> Iterator[RawReview]:
     require_file(path)
     for number, line in enumerate(text_lines(path), start=1):
         if line.strip():
-            yield f"第 {number} 行", {column: line.rstrip("\r\n")}
-
-
-def _parse_all(path: Path, parse: Callable[[dict[str, Any]], Any], columns: set[str]) -> list[Any]:
-    return list(_parsed_rows(path, read_records(path, columns), parse))
-
-
-def _parsed_rows(path: Path, records: Iterator[Record], parse: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
-    """What `parse` makes of each row; the bad ones of the whole file are told together, at its end."""
-    found, bad, shown = 0, 0, []
-    for where, record in records:
-        try:
-            if isinstance(record, BadRow):
-                raise record
-            parsed = parse(record)
-        except BadRow as error:
-            bad += 1
-            shown += [f"{where}：{error}"] if bad <= SHOWN_PROBLEMS else []
-        else:
-            found += 1
-            yield parsed
-    if bad:
-        more = f"\n  ……共 {bad} 行有问题" if bad > SHOWN_PROBLEMS else ""
-        raise UserError(f"{path} 有不能用的行，请改正后再运行：\n  " + "\n  ".join(shown) + more)
-    if not found:
-        raise UserError(f"{path} 里没有数据行")
-
-
-def _text_of(record: dict[str, Any], column: str) -> str:
-    if column not in record:
-        raise BadRow(f"没有 {column} 列（有 {'、'.join(map(str, record)) or '无'}）；用 --text_column 指定")
-    text = record[column]
-    if not isinstance(text, str):
-        raise BadRow(f"{column} 应为文本，得到 {text!r:.60}")
-    if not clean_text(text):
-        raise BadRow(f"{column} 是空的")
-    return text
-
-
-def _label_of(record: dict[str, Any], column: str, names: Sequence[str] | None) -> Any:
-    """The value in the label column, once it is sure that it spells a label."""
-    if column not in record:
-        raise BadRow(f"没有 {column} 列（有 {'、'.join(map(str, record))}）；用 --label_column 指定")
-    value = record[column]
-    if names is None and label_key(value) is None:
-        raise BadRow(f"{column} 应为文字或数，得到 {value!r:.60}")
-    if names is not None and label_id(value, names) is None:
-        known = "0（负面）或 1（正面）" if names == LABEL_NAMES else f"{shown_labels(names)} 之一"
-        raise BadRow(f"{column} 应为 {known}，得到 {value!r:.60}")
-    return value
+            yield RawReview(f"第 {number} 行", line.rstrip("\r\n"))

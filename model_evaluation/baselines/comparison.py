@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset import Rows
-from data.stratified import stratified_sample
+from data.dataset import Rows, stratified_sample
 from model_evaluation.baselines.models import FITTERS, Baseline, Task
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import mcnemar_exact

