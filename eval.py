@@ -19,10 +19,12 @@ def main() -> None:
     (config,) = parse_config([MetricsConfig], None, description=help_text(title, __doc__))
     print("正在载入……", flush=True)
 
-    from model_evaluation.classification_report import STEP
-    from model_evaluation.pipeline import Evaluation, ZeroShotEvaluation, run_step
+    from model_evaluation.classification_report import MetricsStep
+    from model_evaluation.evaluation import Evaluation, ZeroShotEvaluation
+    from model_evaluation.pipeline import run_step
 
-    run_step(STEP, (ZeroShotEvaluation if config.zero_shot else Evaluation)(config))
+    evaluation = ZeroShotEvaluation(config) if config.zero_shot else Evaluation(config)
+    run_step(MetricsStep(), evaluation)
 
 
 if __name__ == "__main__":

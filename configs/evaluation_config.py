@@ -1,4 +1,4 @@
-"""What to evaluate: the flags that `eval.py` and the scripts of `model_evaluation/` share."""
+"""The model and the rows to evaluate: the flags that `eval.py` and the scripts of `model_evaluation/` share."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,6 @@ from configs.prompt_template import prompt_problems, typed
 from configs.training_config import column_problems, label_problems
 
 SPLITS = ("train", "validation", "test")
-STEPS = ["metrics", "confidence", "robustness", "baselines", "report"]  # in the order in which they run
 
 
 @dataclass
@@ -83,13 +82,3 @@ class MetricsConfig(StepConfig):
         if not (self.dataset or self.test_file):
             problems.append("--zero_shot：没有适配器记着数据，需要 --dataset 或 --test_file")
         return problems
-
-
-@dataclass
-class FullEvaluationConfig(StepConfig):
-    steps: list[str] = option(STEPS, "只做哪几步，逗号分隔")
-
-    def problems(self) -> list[str]:
-        unknown = [name for name in self.steps if name not in STEPS]
-        wrong = f"--steps：应为 {'、'.join(STEPS)} 中的一个或几个，逗号分隔，得到 {'、'.join(unknown)}"
-        return super().problems() + ([wrong] if unknown else [])

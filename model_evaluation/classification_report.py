@@ -1,29 +1,36 @@
-"""The step that writes metrics.json: all rows, and apart those that the adapter has not seen in training."""
+"""The step that writes metrics.json: the metrics of all rows, and of those that the adapter has not seen in training.
 
+Its own command is `python model_evaluation/run_full_eval.py --steps metrics`; `eval.py` runs it too.
+"""
+
+from model_evaluation.evaluation import Evaluation
 from model_evaluation.metrics.classification import seen_unseen_metrics
 from model_evaluation.metrics.terminal_table import metrics_table
-from model_evaluation.pipeline import Evaluation, Step
+from model_evaluation.pipeline import Step
 from runtime.atomic_files import write_json
 
 
-def measure(evaluation: Evaluation) -> str:
-    """Write metrics.json; returns the table for the terminal."""
-    predictions = evaluation.predictions(evaluation.rows)
-    seen = evaluation.seen(evaluation.rows.texts)
-    measured = seen_unseen_metrics(predictions, seen, evaluation.sentiment.labels, seed=evaluation.config.seed)
-    result = measured["all"] | {"unseen": measured["unseen"], "seen": measured["seen"]}
-    write_json(evaluation.output / STEP.file, result | evaluation.described())
-    shown = {"全部": measured["all"], "训练中没见过的": measured["unseen"] if measured["seen"] else None}
-    return "\n".join(
-        [metrics_table({name: rows for name, rows in shown.items() if rows}), *memorised(measured["seen"])]
-    )
+class MetricsStep(Step):
+    """Accuracy, precision, recall, F1 and AUC of the evaluated rows."""
 
+    name = "metrics"
+    title = "指标"
+    file_name = "metrics.json"
+    script = ("model_evaluation/run_full_eval.py", "--steps", "metrics")
 
-def memorised(seen: dict | None) -> list[str]:
-    """A line on the rows that stand in the training split too, if there are any."""
-    if not seen:
-        return []
-    return [f"其中 {seen['n']:,} 条在训练中见过（可能是背下来的），在它们上面准确率 {seen['accuracy']:.4f}"]
+    def run(self, evaluation: Evaluation) -> str:
+        predictions = evaluation.predictions(evaluation.rows)
+        seen = evaluation.seen(evaluation.rows.texts)
+        measured = seen_unseen_metrics(predictions, seen, evaluation.sentiment.labels, seed=evaluation.config.seed)
+        result = measured["all"] | {"unseen": measured["unseen"], "seen": measured["seen"]}
+        write_json(evaluation.output / self.file_name, result | evaluation.provenance())
 
-
-STEP = Step("metrics", "指标", "metrics.json", lambda evaluation: evaluation.rows.texts, measure)
+        if not measured["seen"]:
+            return metrics_table({"全部": measured["all"]})
+        # Rows that were also in the training split may be memorised, so those without them stand apart.
+        shown = {"全部": measured["all"]}
+        if measured["unseen"]:
+            shown["训练中没见过的"] = measured["unseen"]
+        n, accuracy = measured["seen"]["n"], measured["seen"]["accuracy"]
+        memorised = f"其中 {n:,} 条在训练中见过（可能是背下来的），在它们上面准确率 {accuracy:.4f}"
+        return f"{metrics_table(shown)}\n{memorised}"

@@ -1,4 +1,4 @@
-"""How far an adapter's confidence can be trusted, and from which confidence on it may answer alone.
+"""The step that writes confidence_analysis.json: calibration, and thresholds above which an adapter answers alone.
 
     python model_evaluation/confidence_analysis.py --model_path ./outputs/lora_adapter
     python model_evaluation/confidence_analysis.py --test_file my_test.csv --text_column 评论 --label_column 标签
@@ -11,11 +11,13 @@ import dataclasses
 
 import numpy as np
 
+from configs.command_line import help_text
 from data.dataset import Rows
 from data.seen_texts import seen_mask
+from model_evaluation.evaluation import Evaluation
 from model_evaluation.metrics.calibration import calibration_report, confidence_summary, fit_temperature
 from model_evaluation.metrics.selective_prediction import risk_coverage, threshold_table
-from model_evaluation.pipeline import Evaluation, Step, run_single
+from model_evaluation.pipeline import Step, run_single
 from modeling.adapter_folder import SentimentConfig, refuse_link
 from prediction.prediction_set import Predictions, softmax
 from runtime.atomic_files import write_json
@@ -24,24 +26,30 @@ from runtime.errors import UserError, run_script
 CURVE_POINTS = 200  # more than a plot shows
 
 
-def needed_texts(evaluation: Evaluation) -> list[str]:
-    if evaluation.config.split == "validation" and not evaluation.config.test_file:
-        raise UserError("温度和阈值是在验证集上选的，不能再用验证集检验；请用 --split test 或 --test_file")
-    refuse_link(evaluation.config.model_path)  # before the model has read all those texts
-    return evaluation.validation.texts + evaluation.rows.texts
+class ConfidenceStep(Step):
+    """A temperature and thresholds from the validation rows, tried on the evaluated ones, and put into the adapter."""
 
+    name = "confidence"
+    title = "置信度、校准与阈值"
+    file_name = "confidence_analysis.json"
+    script = ("model_evaluation/confidence_analysis.py",)
 
-def calibrate(evaluation: Evaluation) -> str:
-    """confidence_analysis.json; the temperature and the thresholds also go into the adapter's sentiment_config.json."""
-    held_out = unseen_rows(evaluation.config.model_path, evaluation.validation)
-    validation, test = evaluation.predictions(held_out), evaluation.predictions(evaluation.rows)
-    result = confidence_analysis(validation, test)
-    validation_facts = {"n": len(held_out), "left_out_seen": len(evaluation.validation) - len(held_out)}
-    described = evaluation.described()
-    described["data"]["validation"] = validation_facts | {"fingerprint": held_out.fingerprint()}
-    write_json(evaluation.output / STEP.file, result | described)
-    save_calibration(evaluation.config.model_path, result["temperature"], result["thresholds"])
-    return _calibration_lines(evaluation, result)
+    def required_texts(self, evaluation: Evaluation) -> list[str]:
+        if evaluation.config.split == "validation" and not evaluation.config.test_file:
+            raise UserError("温度和阈值是在验证集上选的，不能再用验证集检验；请用 --split test 或 --test_file")
+        refuse_link(evaluation.config.model_path)  # before the model has read all those texts
+        return evaluation.validation.texts + evaluation.rows.texts
+
+    def run(self, evaluation: Evaluation) -> str:
+        held_out = unseen_rows(evaluation.config.model_path, evaluation.validation)
+        validation, test = evaluation.predictions(held_out), evaluation.predictions(evaluation.rows)
+        result = confidence_analysis(validation, test)
+        validation_facts = {"n": len(held_out), "left_out_seen": len(evaluation.validation) - len(held_out)}
+        provenance = evaluation.provenance()
+        provenance["data"]["validation"] = validation_facts | {"fingerprint": held_out.fingerprint()}
+        write_json(evaluation.output / self.file_name, result | provenance)
+        save_calibration(evaluation.config.model_path, result["temperature"], result["thresholds"])
+        return _calibration_lines(evaluation, result)
 
 
 def unseen_rows(model_path: str, rows: Rows) -> Rows:
@@ -106,7 +114,10 @@ def _threshold_line(row: dict) -> str:
     )
 
 
-STEP = Step("confidence", "置信度、校准与阈值", "confidence_analysis.json", needed_texts, calibrate)
+def main() -> None:
+    title = "置信度分析：在验证集上选温度和阈值，在测试集上检验，写进适配器。"
+    run_single(ConfidenceStep(), help_text(title, __doc__))
+
 
 if __name__ == "__main__":
-    run_script(lambda: run_single(STEP, "置信度分析：在验证集上选温度和阈值，在测试集上检验，写进适配器。", __doc__))
+    run_script(main)

@@ -1,36 +1,58 @@
-"""Does an adapter's answer stay when a review is worded otherwise, and what can it not do at all?
+"""The step that writes robustness_result.json: answers to changed wordings, and to tests of single abilities.
 
     python model_evaluation/robustness_test.py --model_path ./outputs/lora_adapter
     python model_evaluation/robustness_test.py --max_samples 300
 
-Writes robustness_result.json: nine kinds of changes that keep the label (robustness/perturbations.py), and the
-behaviour suite (robustness/behaviour_suite.py).
+Nine kinds of changes that keep the label (robustness/perturbations.py), and the behaviour suite
+(robustness/behaviour_suite.py).
 """
 
-from model_evaluation.pipeline import Evaluation, Step, run_single
-from model_evaluation.robustness.scores import score_robustness
+from configs.command_line import help_text
+from model_evaluation.evaluation import Evaluation
+from model_evaluation.pipeline import Step, run_single
+from model_evaluation.robustness.behaviour_suite import load_suite
+from model_evaluation.robustness.scores import plan_robustness, score_robustness
 from runtime.atomic_files import write_json
 from runtime.errors import run_script
 
 
-def needed_texts(evaluation: Evaluation) -> list[str]:
-    return evaluation.robustness_plan.requested_texts()
+class RobustnessStep(Step):
+    """Accuracy before and after changes of the wording, and on the behaviour suite.
+
+    `required_texts` makes the plan, which has all changed wordings, and `run` scores it.
+    """
+
+    name = "robustness"
+    title = "稳健性与行为测试"
+    file_name = "robustness_result.json"
+    script = ("model_evaluation/robustness_test.py",)
+
+    def required_texts(self, evaluation: Evaluation) -> list[str]:
+        rows = evaluation.rows
+        self.plan = plan_robustness(
+            rows.texts,
+            rows.labels,
+            load_suite(),
+            seed=evaluation.config.seed,
+            label_names=rows.label_names,
+            progress=True,
+        )
+        return self.plan.requested_texts()
+
+    def run(self, evaluation: Evaluation) -> str:
+        result = score_robustness(self.plan, evaluation.cache.logits)
+        result["forward_passes"] = evaluation.cache.counts()
+        write_json(evaluation.output / self.file_name, result | evaluation.provenance())
+        return terminal_lines(result)
 
 
-def stress(evaluation: Evaluation) -> str:
-    """robustness_result.json: changed wordings, and the behaviour suite."""
-    result = score_robustness(evaluation.robustness_plan, evaluation.answers)
-    result["forward_passes"] = evaluation.answers.counts()
-    write_json(evaluation.output / STEP.file, result | evaluation.described())
-    return _robustness_lines(result)
+def terminal_lines(result: dict) -> str:
+    """The overall accuracies, a line for each perturbation, and the behaviour suite."""
+    overall = f"准确率 {result['original_accuracy']:.1%}，改写后 {result['perturbed_accuracy']:.1%}"
+    if result["robustness_score"] is not None:
+        overall += f"（稳健性 {result['robustness_score']:.3f}）"
+    lines = [overall]
 
-
-def _robustness_lines(result: dict) -> str:
-    score = result["robustness_score"]
-    lines = [
-        f"准确率 {result['original_accuracy']:.1%}，改写后 {result['perturbed_accuracy']:.1%}"
-        + ("" if score is None else f"（稳健性 {score:.3f}）")
-    ]
     for test in result["perturbation_tests"].values():
         if test["applied"]:
             lines.append(
@@ -39,13 +61,19 @@ def _robustness_lines(result: dict) -> str:
             )
         elif "reason" in test:
             lines.append(f"{test['title']}：跳过，{test['reason']}")
+
     if result["behaviour"] is None:
-        return "\n".join([*lines, f"行为测试：跳过，{result['behaviour_reason']}"])
-    overall = result["behaviour"]["overall"]
-    return "\n".join([*lines, f"行为测试：{overall['n']:,} 条，对 {overall['accuracy']:.1%}"])
+        lines.append(f"行为测试：跳过，{result['behaviour_reason']}")
+    else:
+        suite = result["behaviour"]["overall"]
+        lines.append(f"行为测试：{suite['n']:,} 条，对 {suite['accuracy']:.1%}")
+    return "\n".join(lines)
 
 
-STEP = Step("robustness", "稳健性与行为测试", "robustness_result.json", needed_texts, stress)
+def main() -> None:
+    title = "稳健性测试：改写评论而不改褒贬，看回答是否不变；再逐项测试能力。"
+    run_single(RobustnessStep(), help_text(title, __doc__))
+
 
 if __name__ == "__main__":
-    run_script(lambda: run_single(STEP, "稳健性测试：改写评论而不改褒贬，看回答是否不变；再逐项测试能力。", __doc__))
+    run_script(main)

@@ -9,16 +9,54 @@ A step that fails does not stop the others; the report says so, and the exit cod
 """
 
 import time
+from dataclasses import dataclass
 
 from configs.command_line import help_text, parse_config
-from configs.evaluation_config import FullEvaluationConfig
-from model_evaluation.benchmark import STEP as BASELINES
-from model_evaluation.classification_report import STEP as METRICS
-from model_evaluation.confidence_analysis import STEP as CONFIDENCE
+from configs.evaluation_config import StepConfig
+from configs.fields import option
+from model_evaluation.benchmark import BaselinesStep
+from model_evaluation.classification_report import MetricsStep
+from model_evaluation.confidence_analysis import ConfidenceStep
+from model_evaluation.evaluation import Evaluation
 from model_evaluation.metrics.terminal_table import display_width
-from model_evaluation.pipeline import Evaluation, Step, run_steps
-from model_evaluation.robustness_test import STEP as ROBUSTNESS
+from model_evaluation.pipeline import Step, run_steps
+from model_evaluation.robustness_test import RobustnessStep
 from runtime.errors import run_script
+
+
+class ReportStep(Step):
+    """report.html, from the files in the output folder, with what failed on top."""
+
+    name = "report"
+    title = "报告"
+    file_name = "report.html"
+    script = ("model_evaluation/report_generator.py",)
+
+    def required_texts(self, evaluation: Evaluation) -> list[str]:
+        return []
+
+    def run(self, evaluation: Evaluation) -> str:
+        from model_evaluation.report_generator import write_report
+
+        return f"用浏览器打开 {write_report(evaluation.output, failures=evaluation.failures)}"
+
+
+# In the order in which they run.
+STEPS: tuple[type[Step], ...] = (MetricsStep, ConfidenceStep, RobustnessStep, BaselinesStep, ReportStep)
+STEP_NAMES = [step.name for step in STEPS]
+
+
+@dataclass
+class FullEvaluationConfig(StepConfig):
+    steps: list[str] = option(STEP_NAMES, "只做哪几步，逗号分隔")
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        unknown = [name for name in self.steps if name not in STEP_NAMES]
+        if unknown:
+            known = "、".join(STEP_NAMES)
+            problems.append(f"--steps：应为 {known} 中的一个或几个，逗号分隔，得到 {'、'.join(unknown)}")
+        return problems
 
 
 def main() -> int:
@@ -28,42 +66,29 @@ def main() -> int:
     start = time.perf_counter()
     print("正在载入……", flush=True)
     evaluation = Evaluation(config)
-    steps = [step for step in STEPS if step.name in config.steps]
-    if config.steps != ["report"]:
+    if config.steps != [ReportStep.name]:  # the report alone needs neither rows nor model
         evaluation.load()
-    done = run_steps(evaluation, steps)
-    print(f"\n{overview(evaluation, steps, done)}")
+
+    steps = [step() for step in STEPS if step.name in config.steps]
+    seconds = run_steps(evaluation, steps)
+
+    print(f"\n{overview(evaluation, steps, seconds)}")
     print(f"\n共用 {time.perf_counter() - start:.0f} 秒")
     return 1 if evaluation.failures else 0
 
 
-def overview(evaluation: Evaluation, steps: list[Step], done: dict[str, float]) -> str:
+def overview(evaluation: Evaluation, steps: list[Step], seconds: dict[str, float]) -> str:
     """A line for each step: done in how many seconds or failed, and where its file is."""
     width = max(display_width(step.title) for step in steps)
     lines = []
     for step in steps:
         title = step.title + " " * (width - display_width(step.title))
-        if step.name in done:
-            lines.append(f"{title}  完成 {done[step.name]:6.1f} 秒  {evaluation.output / step.file}")
+        if step.name in seconds:
+            lines.append(f"{title}  完成 {seconds[step.name]:6.1f} 秒  {evaluation.output / step.file_name}")
         else:
             lines.append(f"{title}  失败：{evaluation.failures[step.name]}")
     return "\n".join(lines)
 
-
-def report(evaluation: Evaluation) -> str:
-    """report.html: from the files in the output folder, with what failed on top."""
-    from model_evaluation.report_generator import write_report
-
-    return f"用浏览器打开 {write_report(evaluation.output, failures=evaluation.failures)}"
-
-
-STEPS = (
-    METRICS,
-    CONFIDENCE,
-    ROBUSTNESS,
-    BASELINES,
-    Step("report", "报告", "report.html", lambda evaluation: [], report),
-)
 
 if __name__ == "__main__":
     run_script(main)

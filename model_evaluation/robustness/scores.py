@@ -6,7 +6,7 @@
 Planning and scoring are apart so that a caller can add the plan's texts to others and run the model once over all.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,29 +48,32 @@ def plan_robustness(
     *,
     seed: int,
     label_names: Sequence[str] = LABEL_NAMES,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: bool = False,
 ) -> RobustnessPlan:
-    """Perturb every text; `progress` wraps the loop over the perturbations (tqdm, say).
+    """Perturb every text; `progress` shows a bar over the perturbations.
 
     The suite, and the perturbations that follow the label, know 负面 and 正面 alone: with other `label_names` they
     are skipped, and the plan says why.
     """
-    texts, labels = list(texts), list(labels)
-    skipped = {} if list(label_names) == LABEL_NAMES else _what_other_labels_skip()
-    variants = {
-        kind.name: {
-            strength: [None] * len(texts) if kind.name in skipped else perturb(texts, labels, kind.name, strength, seed)
-            for strength in kind.strengths
-        }
-        for kind in progress(PERTURBATIONS.values())
-    }
-    return RobustnessPlan(texts, labels, variants, [] if skipped else list(suite), skipped)
+    from tqdm import tqdm
 
+    texts, labels, suite = list(texts), list(labels), list(suite)
+    skipped = {}
+    if list(label_names) != LABEL_NAMES:
+        suite = []
+        names = ["behaviour", *(kind.name for kind in PERTURBATIONS.values() if kind.needs_label)]
+        reason = f"只适用于标签 {'、'.join(LABEL_NAMES)}，这个适配器的标签不是这两种"
+        skipped = dict.fromkeys(names, reason)
 
-def _what_other_labels_skip() -> dict[str, str]:
-    reason = "只适用于标签 {}，这个适配器的标签不是这两种"
-    names = ["behaviour", *(kind.name for kind in PERTURBATIONS.values() if kind.needs_label)]
-    return dict.fromkeys(names, reason.format("、".join(LABEL_NAMES)))
+    variants: dict[str, dict[float, list[str | None]]] = {}
+    for kind in tqdm(PERTURBATIONS.values(), desc="改写评论", unit="种", leave=False, disable=not progress):
+        variants[kind.name] = {}
+        for strength in kind.strengths:
+            if kind.name in skipped:
+                variants[kind.name][strength] = [None] * len(texts)
+            else:
+                variants[kind.name][strength] = perturb(texts, labels, kind.name, strength, seed)
+    return RobustnessPlan(texts, labels, variants, suite, skipped)
 
 
 def robustness_result(

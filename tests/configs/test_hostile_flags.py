@@ -10,7 +10,7 @@ import eval as evaluate
 import inference
 import train
 from configs.audit_config import AuditConfig
-from configs.evaluation_config import FullEvaluationConfig, MetricsConfig
+from configs.evaluation_config import MetricsConfig
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.audit import __main__ as audit
@@ -22,7 +22,7 @@ MAINS = {
     TrainingConfig: (train.main, ["--train_file", "nowhere.csv"]),
     LoraSettings: (train.main, ["--train_file", "nowhere.csv"]),
     AuditConfig: (audit.main, ["--train_file", "nowhere.csv"]),
-    FullEvaluationConfig: (run_full_eval.main, ["--model_path", "nowhere"]),
+    run_full_eval.FullEvaluationConfig: (run_full_eval.main, ["--model_path", "nowhere"]),
     MetricsConfig: (evaluate.main, ["--zero_shot", "--model_name", "./nowhere", "--test_file", "nowhere.csv"]),
 }
 

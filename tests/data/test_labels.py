@@ -28,7 +28,7 @@ from data.dataset import LABEL_NAMES, Rows, stratified_sample
 from data.labels import find_labels, given_labels, label_id, label_key
 from data.sources.review_files import read_labelled_file
 from model_evaluation import run_full_eval
-from model_evaluation.classification_report import STEP
+from model_evaluation.classification_report import MetricsStep
 from model_evaluation.evaluation import evaluation_rows, training_splits
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.pipeline import run_single
@@ -437,13 +437,13 @@ def test_the_audit_tells_the_labels_and_its_table_can_be_acted_on(evaluated, thr
 def test_a_test_file_is_read_by_the_adapters_labels(three, tmp_path, monkeypatch, capsys):
     file = write_jsonl(tmp_path / "a.jsonl", [{"text": "好", "label": "好评"}, {"text": "差", "label": "差评"}])
     flags = ("--model_path", three[0] / "lora_adapter", "--output_dir", tmp_path / "out")
-    run_main(monkeypatch, lambda: run_single(STEP, "", ""), *flags, "--test_file", file)
+    run_main(monkeypatch, lambda: run_single(MetricsStep(), ""), *flags, "--test_file", file)
     metrics = read(tmp_path / "out" / "metrics.json")
     assert [figures["support"] for figures in metrics["per_class"].values()] == [0, 1, 1]
     assert "没有 中评" in metrics["auc_reason"]
     bad = write_jsonl(tmp_path / "b.jsonl", [{"text": "好", "label": 1}])
     with pytest.raises(UserError, match="第 1 行：label 应为 中评、好评、差评 之一，得到 1"):
-        run_main(monkeypatch, lambda: run_single(STEP, "", ""), *flags, "--test_file", bad)
+        run_main(monkeypatch, lambda: run_single(MetricsStep(), ""), *flags, "--test_file", bad)
 
 
 def test_numbers_as_labels_come_back_as_their_names(small_base, tmp_path, monkeypatch):

@@ -10,17 +10,15 @@ import pytest
 from small import assert_one_message, run_script, write_jsonl
 
 from configs.command_line import parse_config
-from configs.evaluation_config import STEPS, FullEvaluationConfig
 from data.dataset import Rows
 from data.seen_texts import save_seen_texts
 from model_evaluation import confidence_analysis, robustness_test, run_full_eval
 from model_evaluation.confidence_analysis import save_calibration, thinned, unseen_rows
-from model_evaluation.pipeline import run_single
 from model_evaluation.robustness.perturbations import PERTURBATIONS
 from modeling.adapter_folder import SentimentConfig
 from modeling.fingerprint import model_fingerprint
 from prediction import predictor
-from prediction.prediction_cache import Answers
+from prediction.prediction_cache import PredictionCache
 from prediction.prediction_set import Predictions, softmax
 
 CONTRACT = {
@@ -152,7 +150,7 @@ def test_single_scripts_use_the_same_answers(own_adapter, tmp_path, monkeypatch,
     confidence = timeless(tmp_path / "out" / "confidence_analysis.json")
     for script in (confidence_analysis, robustness_test):
         monkeypatch.setattr(sys, "argv", ["script.py", *flags])
-        run_single(script.STEP, "", "")
+        script.main()
     assert len(asked) == 1
     assert timeless(tmp_path / "out" / "confidence_analysis.json") == confidence
 
@@ -174,61 +172,61 @@ class Counter:
 ROWS = Rows(["好好", "差"], [1, 0])
 
 
-def kept_answers(folder):
-    answers = Answers(folder, "model", Counter())
-    answers.prepare([*ROWS.texts, "不在测试集里"])
-    answers.save(ROWS)
+def saved_cache(folder):
+    cache = PredictionCache(folder, "model", Counter())
+    cache.predict_missing([*ROWS.texts, "不在测试集里"])
+    cache.save(ROWS)
 
 
 @pytest.mark.parametrize(
     ("fingerprint", "fresh", "calls"),
     [("model", False, []), ("another", False, [["不在测试集里", "好好"]]), ("model", True, [["不在测试集里", "好好"]])],
 )
-def test_answers_are_kept_for_the_same_model(tmp_path, fingerprint, fresh, calls):
-    kept_answers(tmp_path)
+def test_predictions_are_kept_for_the_same_model(tmp_path, fingerprint, fresh, calls):
+    saved_cache(tmp_path)
     predictor = Counter()
-    answers = Answers(tmp_path, fingerprint, predictor, fresh=fresh)
-    answers.prepare(["好好", "不在测试集里", "好好"])
+    cache = PredictionCache(tmp_path, fingerprint, predictor, fresh=fresh)
+    cache.predict_missing(["好好", "不在测试集里", "好好"])
     assert predictor.calls == calls
-    assert answers(["不在测试集里", "好好"]).tolist() == [[6, 0], [2, 0]]
+    assert cache.logits(["不在测试集里", "好好"]).tolist() == [[6, 0], [2, 0]]
 
 
 def test_only_unknown_texts_are_read(tmp_path):
-    kept_answers(tmp_path)
+    saved_cache(tmp_path)
     predictor = Counter()
-    answers = Answers(tmp_path, "model", predictor)
-    answers.prepare(["好好", "新", "新", " 新 "])
+    cache = PredictionCache(tmp_path, "model", predictor)
+    cache.predict_missing(["好好", "新", "新", " 新 "])
     assert predictor.calls == [[" 新 ", "新"]]  # the predictor itself reads the two as one
-    assert answers.counts() | {"seconds": 0} == {
+    assert cache.counts() | {"seconds": 0} == {
         "requested_texts": 4, "distinct_texts": 2, "predicted_texts": 1, "seconds": 0,
     }  # fmt: skip
 
 
 def test_a_file_that_something_else_has_written_is_not_believed(tmp_path):
-    kept_answers(tmp_path)
+    saved_cache(tmp_path)
     Predictions(ROWS.texts, [[9, 9], [9, 9]], ROWS.labels).save(tmp_path / "predictions.jsonl")
     predictor = Counter()
-    answers = Answers(tmp_path, "model", predictor)
-    answers.prepare([*ROWS.texts, "不在测试集里"])
+    cache = PredictionCache(tmp_path, "model", predictor)
+    cache.predict_missing([*ROWS.texts, "不在测试集里"])
     assert predictor.calls == [sorted(ROWS.texts)]  # the other file is untouched
-    answers.save(ROWS)
+    cache.save(ROWS)
     assert Predictions.load(tmp_path / "predictions.jsonl").logits.tolist() == [[2, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"model": "model"}', '{"model": "model", "files": null}'])
 def test_a_damaged_key_means_predicting_again(tmp_path, damage):
-    kept_answers(tmp_path)
+    saved_cache(tmp_path)
     (tmp_path / "predictions_key.json").write_text(damage, encoding="utf-8")
-    assert Answers(tmp_path, "model", Counter()).missing(["差"]) == ["差"]
+    assert PredictionCache(tmp_path, "model", Counter()).missing(["差"]) == ["差"]
 
 
 def test_other_rows_of_the_same_model_make_a_new_predictions_file(tmp_path):
-    kept_answers(tmp_path)
-    answers = Answers(tmp_path, "model", Counter())
-    answers.prepare(["不在测试集里"])
-    answers.save(Rows(["不在测试集里"], [0]))
+    saved_cache(tmp_path)
+    cache = PredictionCache(tmp_path, "model", Counter())
+    cache.predict_missing(["不在测试集里"])
+    cache.save(Rows(["不在测试集里"], [0]))
     assert Predictions.load(tmp_path / "predictions.jsonl").texts == ["不在测试集里"]
-    assert Answers(tmp_path, "model", Counter()).missing(ROWS.texts) == []
+    assert PredictionCache(tmp_path, "model", Counter()).missing(ROWS.texts) == []
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_calibration(own_adapter):
@@ -352,7 +350,7 @@ def test_a_step_whose_texts_cannot_be_made_does_not_stop_the_others(own_adapter,
     def broken():
         raise ImportError("no module named opencc")
 
-    monkeypatch.setattr("model_evaluation.pipeline.load_suite", broken)
+    monkeypatch.setattr("model_evaluation.robustness_test.load_suite", broken)
     flags = ("--model_path", own_adapter, "--output_dir", tmp_path / "out", "--steps", "metrics,robustness")
     assert evaluate(monkeypatch, *flags) == 1
     assert "no module named opencc" in capsys.readouterr().err
@@ -384,10 +382,11 @@ def test_a_missing_file_is_one_message(own_adapter, tmp_path):
 
 
 def test_steps_are_known_and_run_in_their_order(capsys):
-    assert [step.name for step in run_full_eval.STEPS] == STEPS
-    (config,) = parse_config([FullEvaluationConfig], ["--steps", "report, metrics"], description="")
+    (everything,) = parse_config([run_full_eval.FullEvaluationConfig], [], description="")
+    assert everything.steps == ["metrics", "confidence", "robustness", "baselines", "report"]
+    (config,) = parse_config([run_full_eval.FullEvaluationConfig], ["--steps", "report, metrics"], description="")
     assert config.steps == ["report", "metrics"]
     with pytest.raises(SystemExit) as ended:
-        parse_config([FullEvaluationConfig], ["--steps", "metrics,metric"], description="")
+        parse_config([run_full_eval.FullEvaluationConfig], ["--steps", "metrics,metric"], description="")
     assert ended.value.code == 2
     assert "--steps" in (message := capsys.readouterr().err) and "得到 metric\n" in message
