@@ -3,7 +3,7 @@
     python model_evaluation/robustness_test.py --model_path ./outputs/lora_adapter
     python model_evaluation/robustness_test.py --max_samples 300
 
-Nine kinds of changes that keep the label (robustness/perturbations.py), and the behaviour suite
+Eight kinds of changes that keep the label (robustness/perturbations.py), and the behaviour suite
 (robustness/behaviour_suite.py).
 """
 

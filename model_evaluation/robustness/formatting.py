@@ -1,7 +1,7 @@
-"""Perturbations of the writing alone: punctuation, traditional characters, numerals, white space.
+"""Perturbations of the writing alone: punctuation, traditional characters, white space.
 
-    >>> digits("住了3天，两个房间", random.Random(0), 1.0)
-    '住了三天，2个房间'
+    >>> traditional("酒店里面很干净", random.Random(0), 1.0)
+    '酒店裡面很乾淨'
 
 Each function is pure: `(text, rng, strength) -> str | None`, None where it does not apply.
 """
@@ -11,7 +11,6 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from model_evaluation.robustness.numbers import arabic_places, chinese_places
 from model_evaluation.robustness.word_lists import HAN, pick, replace_spans
 
 FULL_WIDTH = {",": "，", ".": "。", "!": "！", "?": "？", ";": "；", ":": "："}
@@ -63,12 +62,6 @@ def whitespace(text: str, rng: random.Random, strength: float) -> str | None:
 
 def _is_gap(before: str, after: str) -> bool:
     return bool(HAN.match(before) or HAN.match(after)) and not before.isspace() and not after.isspace()
-
-
-def digits(text: str, rng: random.Random, strength: float) -> str | None:
-    """A share of the numbers before a counter written in the other script: 3天 and 三天, 30% and 百分之三十."""
-    places = arabic_places(text) + chinese_places(text)
-    return replace_spans(text, dict(pick(places, strength, rng)))
 
 
 def traditional(text: str, rng: random.Random, strength: float) -> str | None:

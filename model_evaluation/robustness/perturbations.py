@@ -3,7 +3,7 @@
     >>> perturb(["早餐的质量不错"], None, "synonym_replace", 1.0, seed=42)
     ['早饭的品质不错']
 
-Each is a pure function that gives the changed text, or None where it does not apply (no digits in the
+Each is a pure function that gives the changed text, or None where it does not apply (no punctuation in the
 text, say). A strength is the share of the applicable places that are changed, from 0.0 (one place) to
 1.0 (all); a perturbation that changes the text as a whole has the single strength 1.0.
 """
@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from model_evaluation.robustness.formatting import digits, punctuation_change, traditional, whitespace
+from model_evaluation.robustness.formatting import punctuation_change, traditional, whitespace
 from model_evaluation.robustness.sentences import emoji_append, neutral_sentence
 from model_evaluation.robustness.wording import character_noise, synonym_replace, typo_insertion
 
@@ -67,7 +67,6 @@ _ALL = (
         "punctuation_change", "标点变化", "漏写或重复标点，或换成半角、全角", WORD_STRENGTHS, punctuation_change
     ),
     Perturbation("traditional", "繁体字", "全文换成繁体字，用词不变", WHOLE_TEXT, traditional),
-    Perturbation("digits", "数字写法", "阿拉伯数字与汉字数字互换，如 3天 与 三天", WORD_STRENGTHS, digits),
     Perturbation("whitespace", "多余空白", "在字词之间插入空格或换行", CHARACTER_STRENGTHS, whitespace),
     Perturbation(
         "character_noise", "重字漏字", "多打或漏打一个字，不动否定词和褒贬词", CHARACTER_STRENGTHS, character_noise

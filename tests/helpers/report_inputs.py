@@ -93,7 +93,9 @@ def robustness_json(test: Predictions, seed: int = 0) -> dict:
 def _perturbation(name: str, test: Predictions, rng: np.random.Generator, number: int) -> dict:
     kind, right = PERTURBATIONS[name], test.pred == test.labels
     strengths = {
-        str(strength): _compared(right, rng, 0 if name == "digits" else len(test) - 9 * number, 0.01 * number * (1 + i))
+        str(strength): _compared(
+            right, rng, 0 if name == "emoji_append" else len(test) - 9 * number, 0.01 * number * (1 + i)
+        )
         for i, strength in enumerate(kind.strengths)
     }
     example = {

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_evaluation.robustness import formatting, numbers, perturbations, sentences, word_lists, wording
-from model_evaluation.robustness.numbers import arabic_places, chinese_places, from_chinese, to_chinese
+from model_evaluation.robustness import formatting, perturbations, sentences, word_lists, wording
 from model_evaluation.robustness.perturbations import PERTURBATIONS, perturb
 from model_evaluation.robustness.word_lists import read_groups, read_lines, tokens
 
@@ -38,7 +37,6 @@ def changed(text: str, name: str, strength: float = 1.0, label: int = 1, seed: i
         perturbations,
         wording,
         formatting,
-        numbers,
         word_lists,
         sentences,
     ],
@@ -59,10 +57,8 @@ def test_same_seed_same_result_and_never_the_text_itself(name, strength):
 
 @pytest.mark.parametrize("name", [name for name in PERTURBATIONS if name != "traditional"])
 def test_seed_matters(name):
-    # One place at least: digits at strength 1.0 changes every number in the one way there is.
     strength = PERTURBATIONS[name].strengths[0]
-    texts = [*REVIEWS, "住了3天，换了2个房间，每晚298元"]
-    assert len({tuple(perturb(texts, [*LABELS, 0], name, strength, seed)) for seed in range(5)}) > 1
+    assert len({tuple(perturb(REVIEWS, LABELS, name, strength, seed)) for seed in range(5)}) > 1
 
 
 @pytest.mark.parametrize(("name", "strength"), ALL_SETTINGS)
@@ -124,9 +120,6 @@ def test_synonyms_follow_word_boundaries():
         ("没有标点", "punctuation_change"),
         ("……！！！ 1.5 12:30", "punctuation_change"),
         ("人山人海", "traditional"),
-        ("E5500和i7，2008-10-1，12:30，13800000000", "digits"),
-        ("一个人，一天到晚，统一天空，有一天，三星手机，一点也不", "digits"),
-        ("10年，2-3天，2到3天，1,000元，两三天，几十元，007次", "digits"),
         ("ok ok", "whitespace"),
         ("  \n", "neutral_sentence"),
         ("", "emoji_append"),
@@ -134,50 +127,6 @@ def test_synonyms_follow_word_boundaries():
 )
 def test_none_where_nothing_applies(text, name):
     assert changed(text, name) is None
-
-
-@pytest.mark.parametrize(
-    ("arabic", "chinese"),
-    [
-        ("住了3天", "住了三天"),
-        ("等了2个小时", "等了两个小时"),
-        ("12月", "十二月"),
-        ("105元", "一百零五元"),
-        ("1200块钱", "一千二百块钱"),
-    ],
-)
-def test_digits_both_ways(arabic, chinese):
-    assert changed(arabic, "digits") == chinese
-    assert changed(chinese, "digits") == arabic
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1.5小时", "一点五小时"),
-        ("少了20%", "少了百分之二十"),
-        ("2008年10月1日", "二〇〇八年十月一日"),
-        ("08年买的", "〇八年买的"),
-        ("第2次", "第二次"),
-        ("2楼", "二楼"),
-        ("5星", "五星"),
-    ],
-)
-def test_digits_hand_computed(text, expected):
-    assert changed(text, "digits") == expected
-
-
-def test_chinese_numbers_invert():
-    assert all(from_chinese(to_chinese(value)) == value for value in range(10_000))
-    assert from_chinese("一百五") is None and from_chinese("三四") is None
-    with pytest.raises(ValueError, match="9999"):
-        to_chinese(10_000)
-
-
-def test_number_places_are_where_they_say():
-    text = "住了3天，两个房间，1.5元"
-    for (start, end), _ in arabic_places(text) + chinese_places(text):
-        assert text[start:end] in {"3", "两", "1.5"}
 
 
 def test_punctuation_and_blanks_leave_the_words():
@@ -210,9 +159,9 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="需要标签"):
         perturb(["好"], None, "emoji_append", 1.0, 0)
     with pytest.raises(ValueError, match="强度"):
-        perturb(["好"], None, "digits", 1.5, 0)
+        perturb(["好"], None, "whitespace", 1.5, 0)
     with pytest.raises(ValueError, match=r"2 条.*1 条"):
-        perturb(["好", "差"], [1], "digits", 1.0, 0)
+        perturb(["好", "差"], [1], "whitespace", 1.0, 0)
 
 
 def test_synonym_groups():

@@ -12,7 +12,11 @@ SUITE = [Ability("negation", "否定", "不、没", (Case("不好", 0, "否定")
 TEXTS, LABELS = ["甲", "乙", "丙", "丁"], [1, 1, 0, 0]
 # Right before: 甲 乙 丙 (丁 is taken for positive).
 VARIANTS = {
-    "digits": {0.0: ["甲0", None, None, None], 0.3: ["甲1", "乙1", "丙1", None], 1.0: ["甲2", "乙2", "丙2", "丁2"]},
+    "punctuation_change": {
+        0.0: ["甲0", None, None, None],
+        0.3: ["甲1", "乙1", "丙1", None],
+        1.0: ["甲2", "乙2", "丙2", "丁2"],
+    },
     "traditional": {1.0: ["甲3", None, None, "丁3"]},
     "whitespace": {1.0: [None, None, None, None]},
 }
@@ -38,7 +42,7 @@ def result():
 
 
 def test_a_test_has_the_figures_of_its_middle_strength(result):
-    test = result["perturbation_tests"]["digits"]
+    test = result["perturbation_tests"]["punctuation_change"]
     assert (test["n"], test["applied"]) == (4, 3)
     assert (test["original_accuracy"], test["perturbed_accuracy"]) == (1.0, pytest.approx(1 / 3))
     assert test["flip_rate"] == pytest.approx(2 / 3)
@@ -46,11 +50,11 @@ def test_a_test_has_the_figures_of_its_middle_strength(result):
     assert test["original_interval"] == list(wilson_interval(3, 3))
     assert test["perturbed_interval"] == list(wilson_interval(1, 3))
     assert test["flip_interval"] == list(wilson_interval(2, 3))
-    assert test["title"] == PERTURBATIONS["digits"].title
+    assert test["title"] == PERTURBATIONS["punctuation_change"].title
 
 
 def test_all_strengths_stand_beside_it(result):
-    strengths = result["perturbation_tests"]["digits"]["strengths"]
+    strengths = result["perturbation_tests"]["punctuation_change"]["strengths"]
     assert {name: figures["applied"] for name, figures in strengths.items()} == {"0.0": 1, "0.3": 3, "1.0": 4}
     # 乙2 is lost, 丁2 is as wrong as 丁 was: 3 of 4 right before, 2 of 4 after, one flip.
     strong = strengths["1.0"]
@@ -77,21 +81,21 @@ def test_overall_each_row_counts_once(result):
 
 
 def test_a_row_that_nothing_applies_to_counts_as_it_stands():
-    plan = RobustnessPlan(["甲", "乙"], [1, 1], {"digits": {1.0: [None, "乙1"]}}, [])
+    plan = RobustnessPlan(["甲", "乙"], [1, 1], {"punctuation_change": {1.0: [None, "乙1"]}}, [])
     scored = score_robustness(plan, Model())
     assert (scored["original_accuracy"], scored["perturbed_accuracy"]) == (1.0, 0.5)
     assert scored["behaviour"] is None
 
 
 def test_no_score_where_nothing_was_right_before():
-    plan = RobustnessPlan(["丁"], [0], {"digits": {1.0: ["丁3"]}}, [])
+    plan = RobustnessPlan(["丁"], [0], {"punctuation_change": {1.0: ["丁3"]}}, [])
     scored = score_robustness(plan, Model())
     assert scored["robustness_score"] is None
-    assert scored["perturbation_tests"]["digits"]["robustness_score"] is None
+    assert scored["perturbation_tests"]["punctuation_change"]["robustness_score"] is None
 
 
 def test_examples_are_the_answers_that_were_lost_the_surest_first(result):
-    examples = result["perturbation_tests"]["digits"]["examples"]
+    examples = result["perturbation_tests"]["punctuation_change"]["examples"]
     assert [example["perturbed"] for example in examples] == ["丙1", "乙1"]
     assert examples[0] == {
         "text": "丙", "perturbed": "丙1", "label": 0, "pred_before": 0, "pred_after": 1,
@@ -102,9 +106,9 @@ def test_examples_are_the_answers_that_were_lost_the_surest_first(result):
 
 def test_at_most_five_examples():
     texts = [f"{i}" for i in range(9)]
-    plan = RobustnessPlan(texts, [0] * 9, {"digits": {1.0: [f"{text}好" for text in texts]}}, [])
+    plan = RobustnessPlan(texts, [0] * 9, {"punctuation_change": {1.0: [f"{text}好" for text in texts]}}, [])
     scored = score_robustness(plan, lambda asked: np.array([[0.5, float("好" in text)] for text in asked]))
-    assert len(scored["perturbation_tests"]["digits"]["examples"]) == 5
+    assert len(scored["perturbation_tests"]["punctuation_change"]["examples"]) == 5
 
 
 def test_the_model_is_asked_once_for_each_distinct_text_in_order():
