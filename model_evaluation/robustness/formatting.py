@@ -26,7 +26,15 @@ BLANKS = (" ", " ", "\n", "\u3000")
 def punctuation_change(text: str, rng: random.Random, strength: float) -> str | None:
     """A share of the lone marks dropped, doubled, or turned from half to full width and back."""
     places = [i for i in range(len(text)) if _is_lone_mark(text, i)]
-    changes = {(i, i + 1): rng.choice(_mark_changes(text, i)) for i in pick(places, strength, rng)}
+    changes = {}
+    for i in pick(places, strength, rng):
+        mark, before = text[i], text[i - 1 : i]
+        options = [mark * 2]
+        if mark in OTHER_WIDTH:
+            options.append(OTHER_WIDTH[mark])
+        if mark not in NEVER_DROPPED and before not in NEGATIONS and not before.isdigit():
+            options.append("")
+        changes[i, i + 1] = rng.choice(options)
     return replace_spans(text, changes)
 
 
@@ -37,31 +45,22 @@ def _is_lone_mark(text: str, i: int) -> bool:
     before, after = text[i - 1 : i], text[i + 1 : i + 2]
     if any(ch and unicodedata.category(ch)[0] in "PS" for ch in (before, after)):
         return False
-    return not (_is_ascii_word(before) and _is_ascii_word(after))
-
-
-def _is_ascii_word(ch: str) -> bool:
-    return ch.isascii() and ch.isalnum()
-
-
-def _mark_changes(text: str, i: int) -> list[str]:
-    mark, before = text[i], text[i - 1 : i]
-    changes = [mark * 2]
-    if mark in OTHER_WIDTH:
-        changes.append(OTHER_WIDTH[mark])
-    if mark not in NEVER_DROPPED and before not in NEGATIONS and not before.isdigit():
-        changes.append("")
-    return changes
+    in_ascii_word = all(ch.isascii() and ch.isalnum() for ch in (before, after))
+    return not in_ascii_word
 
 
 def whitespace(text: str, rng: random.Random, strength: float) -> str | None:
     """Blanks and line breaks put between a share of the characters; English words and numbers stay whole."""
-    places = [i for i in range(1, len(text)) if _is_gap(text[i - 1], text[i])]
-    return replace_spans(text, {(i, i): rng.choice(BLANKS) for i in pick(places, strength, rng)})
-
-
-def _is_gap(before: str, after: str) -> bool:
-    return bool(HAN.match(before) or HAN.match(after)) and not before.isspace() and not after.isspace()
+    places = []
+    for i in range(1, len(text)):
+        before, after = text[i - 1], text[i]
+        beside_chinese = HAN.match(before) or HAN.match(after)
+        if beside_chinese and not before.isspace() and not after.isspace():
+            places.append(i)
+    changes = {}
+    for i in pick(places, strength, rng):
+        changes[i, i] = rng.choice(BLANKS)
+    return replace_spans(text, changes)
 
 
 def traditional(text: str, rng: random.Random, strength: float) -> str | None:

@@ -1,10 +1,10 @@
 """The perturbations of the robustness test: changes of a review that leave its label as it is.
 
-    >>> perturb(["早餐的质量不错"], None, "synonym_replace", 1.0, seed=42)
+    >>> perturb(["早餐的质量不错"], [1], "synonym_replace", 1.0, seed=42)
     ['早饭的品质不错']
 
-Each is a pure function that gives the changed text, or None where it does not apply (no punctuation in the
-text, say). A strength is the share of the applicable places that are changed, from 0.0 (one place) to
+Each is a pure function that gives the changed text, or None where it does not apply (no punctuation in the text,
+say). A strength is the share of the applicable places that are changed, from 0.0 (one place) to
 1.0 (all); a perturbation that changes the text as a whole has the single strength 1.0.
 """
 
@@ -13,8 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from model_evaluation.robustness.formatting import punctuation_change, traditional, whitespace
-from model_evaluation.robustness.sentences import emoji_append, neutral_sentence
-from model_evaluation.robustness.wording import character_noise, synonym_replace, typo_insertion
+from model_evaluation.robustness.wording import (
+    character_noise,
+    emoji_append,
+    neutral_sentence,
+    synonym_replace,
+    typo_insertion,
+)
 
 # Where three strengths have a meaning. A word or a mark may change at every place; of the characters
 # not more than a tenth, since with a third of them wrong a reader has to guess as well.
@@ -33,25 +38,6 @@ class Perturbation:
     strengths: tuple[float, ...]
     function: Callable[..., str | None]
     needs_label: bool = False
-
-    def apply(
-        self, text: str, rng: random.Random, *, strength: float | None = None, label: int | None = None
-    ) -> str | None:
-        """The changed text, never equal to `text` and never blank, or None where nothing applies.
-
-        `strength` is any share from 0 to 1, by default the last of `strengths`. Raises `ValueError`
-        for another one, and for a missing label where one is needed.
-        """
-        strength = self.strengths[-1] if strength is None else strength
-        if not 0.0 <= strength <= 1.0:
-            raise ValueError(f"扰动 {self.name} 的强度应在 0 到 1 之间，得到 {strength}")
-        if not self.needs_label:
-            changed = self.function(text, rng, strength)
-        elif label is None:
-            raise ValueError(f"扰动 {self.name} 需要标签（0 = 负面，1 = 正面），请提供带标签的数据")
-        else:
-            changed = self.function(text, rng, strength, label)
-        return changed if changed is not None and changed != text and changed.strip() else None
 
 
 _ALL = (
@@ -79,26 +65,21 @@ _ALL = (
 PERTURBATIONS: dict[str, Perturbation] = {perturbation.name: perturbation for perturbation in _ALL}
 
 
-def perturb(
-    texts: Sequence[str], labels: Sequence[int] | None, name: str, strength: float, seed: int
-) -> list[str | None]:
-    """Each text changed by the perturbation `name`, in order; None where it does not apply.
+def perturb(texts: Sequence[str], labels: Sequence[int], name: str, strength: float, seed: int) -> list[str | None]:
+    """Change each of N texts by the perturbation `name`; None where it does not apply or would leave the text as it is.
 
-    What a text becomes follows from (seed, name, strength, text) alone: not from its place, nor from
-    the other texts. `labels` (0 = negative, 1 = positive) may be None unless `needs_label`.
-    Raises `ValueError` for an unknown name, a strength outside 0 to 1 and missing labels.
+    What a text becomes follows from (seed, name, strength, text) alone: not from its place, nor from the other texts.
+    `labels`: N ids, 0 = negative, 1 = positive. A changed text is never blank. KeyError for an unknown name.
     """
-    if name not in PERTURBATIONS:
-        raise ValueError(f"没有名为 {name} 的扰动；可用的有：{'、'.join(PERTURBATIONS)}")
-    if labels is not None and len(labels) != len(texts):
-        raise ValueError(f"文本有 {len(texts)} 条，标签有 {len(labels)} 条，数目应相同")
     perturbation = PERTURBATIONS[name]
-    return [
-        perturbation.apply(text, _rng_of(seed, name, strength, text), strength=strength, label=label)
-        for text, label in zip(texts, labels if labels is not None else [None] * len(texts), strict=True)
-    ]
-
-
-def _rng_of(seed: int, name: str, strength: float, text: str) -> random.Random:
-    # Random hashes bytes with SHA-512, the same in every process, unlike hash().
-    return random.Random(f"{seed}\n{name}\n{float(strength)}\n{text}".encode("utf-8", "surrogatepass"))
+    results: list[str | None] = []
+    for text, label in zip(texts, labels, strict=True):
+        # Random hashes bytes with SHA-512, the same in every process, unlike hash().
+        rng = random.Random(f"{seed}\n{name}\n{float(strength)}\n{text}".encode("utf-8", "surrogatepass"))
+        if perturbation.needs_label:
+            changed = perturbation.function(text, rng, strength, label)
+        else:
+            changed = perturbation.function(text, rng, strength)
+        unchanged = changed is None or changed == text or not changed.strip()
+        results.append(None if unchanged else changed)
+    return results

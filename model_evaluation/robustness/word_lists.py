@@ -1,4 +1,4 @@
-"""What the perturbations read: the word lists in `resources/`, and where a character may be touched.
+"""The word lists in `resources/` that perturbations read, and the places where a text may be touched.
 
 >>> free_positions("房间很好，电视信号弱")     # 房 间 电 视 信; not 好, 弱 and their neighbours
 [0, 1, 5, 6, 7]
@@ -25,6 +25,16 @@ def read_lines(name: str) -> list[str]:
 def read_groups(name: str) -> list[list[str]]:
     """One group a line, its members separated by blanks."""
     return [line.split() for line in read_lines(name)]
+
+
+@lru_cache(maxsize=2)
+def others_of_group(name: str) -> dict[str, list[str]]:
+    """Each member of the groups in `resources/<name>` -> all others of its groups, in the order of the file."""
+    others: dict[str, list[str]] = {}
+    for group in read_groups(name):
+        for member in group:
+            others.setdefault(member, []).extend(other for other in group if other != member)
+    return others
 
 
 @lru_cache(maxsize=1)
@@ -57,7 +67,7 @@ def free_positions(text: str) -> list[int]:
 
 
 def pick(places: Sequence, strength: float, rng: random.Random) -> list:
-    """`strength` (0 to 1) of the places, at least one, in random order; none of none."""
+    """Choose `strength` (0 to 1) of the places, at least one, in random order; none of none."""
     if not places:
         return []
     return rng.sample(places, max(1, round(strength * len(places))))
@@ -83,7 +93,8 @@ def tokens(text: str) -> list[tuple[str, int, int]]:
 
 def replace_spans(text: str, replacements: dict[tuple[int, int], str]) -> str:
     """`text` with each span (start, end) replaced; the spans must not overlap."""
-    pieces, done = [], 0
+    pieces = []
+    done = 0
     for (start, end), new in sorted(replacements.items()):
         pieces += [text[done:start], new]
         done = end

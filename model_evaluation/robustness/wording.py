@@ -1,7 +1,9 @@
-"""Perturbations of words and characters: synonyms, typing mistakes, doubled or dropped characters.
+"""Perturbations of words and characters: synonyms, typing mistakes, an added sentence or emoji.
 
     >>> synonym_replace("早餐的质量不错，下次还来", random.Random(0), 1.0)
     '早饭的品质不错，下回还来'
+    >>> emoji_append("房间很好", random.Random(0), 1.0, label=1)
+    '房间很好🎉🎉'
 
 Each function is pure: `(text, rng, strength) -> str | None`, None where it does not apply.
 """
@@ -15,8 +17,8 @@ from model_evaluation.robustness.word_lists import (
     free_positions,
     label_bearing_characters,
     label_bearing_words,
+    others_of_group,
     pick,
-    read_groups,
     read_lines,
     replace_spans,
     tokens,
@@ -25,49 +27,64 @@ from model_evaluation.robustness.word_lists import (
 HAN_RUN = re.compile(r"[\u4e00-\u9fff]+")
 # People and input methods offer the usual characters of a syllable first; rare ones are no natural typo.
 HOMOPHONES_KEPT = 4
-
-
-@lru_cache(maxsize=1)
-def _synonyms() -> dict[str, list[str]]:
-    return {
-        word: [other for other in group if other != word] for group in read_groups("synonyms.txt") for word in group
-    }
+# Only emoji of one meaning: 😭 also stands for tears of joy, and 🙂 for sarcasm.
+EMOJI = {0: ("😡", "👎", "😞", "😠", "😤", "💔", "😒"), 1: ("😊", "👍", "😄", "😍", "🥰", "👏", "🎉")}
+CLOSING_MARKS = "。！？!?…~～.；;，,"
 
 
 def synonym_replace(text: str, rng: random.Random, strength: float) -> str | None:
     """A share of the words that have near-exact synonyms, replaced by one of these."""
-    synonyms = _synonyms()
+    synonyms = others_of_group("synonyms.txt")
     places = [(word, start, end) for word, start, end in tokens(text) if word in synonyms]
-    chosen = pick(places, strength, rng)
-    return replace_spans(text, {(start, end): rng.choice(synonyms[word]) for word, start, end in chosen})
+    changes = {}
+    for word, start, end in pick(places, strength, rng):
+        changes[start, end] = rng.choice(synonyms[word])
+    return replace_spans(text, changes)
 
 
 def typo_insertion(text: str, rng: random.Random, strength: float) -> str | None:
     """A share of the free characters mistyped: a homophone, a neighbouring nasal (in/ing) or a look-alike."""
     readings = _readings(text)
-    places = [i for i in free_positions(text) if _typos_of(text[i], readings.get(i, ""))]
+    typos = {i: _typos_of(text[i], readings[i]) for i in free_positions(text)}
+    places = [i for i, kinds in typos.items() if kinds]
     characters = list(text)
     for i in pick(places, strength, rng):
         # First the kind of mistake, then the character, so that no kind wins by its number of characters.
-        characters[i] = rng.choice(rng.choice(_typos_of(text[i], readings.get(i, ""))))
-    return _same_verdict(text, "".join(characters))
+        characters[i] = rng.choice(rng.choice(typos[i]))
+    return _unless_label_bearing_words_change(text, "".join(characters))
 
 
 def character_noise(text: str, rng: random.Random, strength: float) -> str | None:
     """A share of the free characters doubled or dropped."""
+    # In 看看 a dropped or doubled character is no noise.
+    places = [i for i in free_positions(text) if text[i] not in (text[i - 1 : i], text[i + 1 : i + 2])]
     characters = list(text)
-    for i in pick([i for i in free_positions(text) if not _is_repeated(text, i)], strength, rng):
+    for i in pick(places, strength, rng):
         characters[i] = rng.choice(["", text[i] * 2])
-    return _same_verdict(text, "".join(characters))
+    return _unless_label_bearing_words_change(text, "".join(characters))
 
 
-def _is_repeated(text: str, i: int) -> bool:
-    """In 看看 a dropped or doubled character is no noise."""
-    return text[i] in (text[i - 1 : i], text[i + 1 : i + 2])
+def neutral_sentence(text: str, rng: random.Random, strength: float) -> str | None:
+    """A sentence without any opinion before or after the text, whatever the strength; None for a blank text."""
+    if not text.strip():
+        return None
+    if rng.random() < 0.5:
+        return rng.choice(read_lines("neutral_openings.txt")) + text
+    closing = rng.choice(read_lines("neutral_closings.txt"))
+    body = text.rstrip()
+    full_stop = "" if body[-1] in CLOSING_MARKS else "。"
+    return body + full_stop + closing
 
 
-def _same_verdict(text: str, changed: str) -> str | None:
-    """None where characters that now stand together happen to spell a label-bearing word."""
+def emoji_append(text: str, rng: random.Random, strength: float, label: int) -> str | None:
+    """One emoji of the label's polarity, up to three times; None for a blank text or a label but 0 and 1."""
+    if not text.strip() or label not in EMOJI:
+        return None
+    return text.rstrip() + rng.choice(EMOJI[label]) * rng.randint(1, 3)
+
+
+def _unless_label_bearing_words_change(text: str, changed: str) -> str | None:
+    """None where characters that now stand together happen to spell a label-bearing word, or no longer do."""
     return changed if label_bearing_words(changed) == label_bearing_words(text) else None
 
 
@@ -84,11 +101,18 @@ def _readings(text: str) -> dict[int, str]:
 @lru_cache(maxsize=8192)
 def _typos_of(ch: str, syllable: str) -> tuple[tuple[str, ...], ...]:
     """The possible mistakes by kind: homophones, nasals, look-alikes; kinds without any are left out."""
-    forbidden = label_bearing_characters() | NUMERALS | {ch}
     by_syllable = _common_by_syllable()
-    kinds = (by_syllable.get(syllable, ""), by_syllable.get(_other_nasal(syllable), ""), _lookalikes().get(ch, ""))
-    allowed = (tuple(other for other in kind if other not in forbidden) for kind in kinds)
-    return tuple(kind[:HOMOPHONES_KEPT] for kind in allowed if kind)
+    homophones = by_syllable.get(syllable, "")
+    other_nasals = by_syllable.get(_other_nasal(syllable), "")
+    lookalikes = others_of_group("lookalikes.txt").get(ch, [])
+
+    forbidden = label_bearing_characters() | NUMERALS | {ch}
+    kinds = []
+    for characters in (homophones, other_nasals, lookalikes):
+        allowed = tuple(other for other in characters if other not in forbidden)
+        if allowed:
+            kinds.append(allowed[:HOMOPHONES_KEPT])
+    return tuple(kinds)
 
 
 def _other_nasal(syllable: str) -> str:
@@ -108,13 +132,3 @@ def _common_by_syllable() -> dict[str, str]:
         syllable = lazy_pinyin(ch)[0]
         by_syllable[syllable] = by_syllable.get(syllable, "") + ch
     return by_syllable
-
-
-@lru_cache(maxsize=1)
-def _lookalikes() -> dict[str, str]:
-    """Character -> all that look like it, in the order of the file."""
-    alike: dict[str, str] = {}
-    for group in read_groups("lookalikes.txt"):
-        for ch in group:
-            alike[ch] = alike.get(ch, "") + "".join(other for other in group if other != ch)
-    return alike

@@ -6,7 +6,7 @@ import pytest
 from model_evaluation.metrics.intervals import wilson_interval
 from model_evaluation.robustness.behaviour_suite import Ability, Case
 from model_evaluation.robustness.perturbations import PERTURBATIONS
-from model_evaluation.robustness.scores import RobustnessPlan, plan_robustness, robustness_result, score_robustness
+from model_evaluation.robustness.scores import RobustnessPlan, plan_robustness, score_robustness
 
 SUITE = [Ability("negation", "否定", "不、没", (Case("不好", 0, "否定"), Case("没得挑", 1, "否定")))]
 TEXTS, LABELS = ["甲", "乙", "丙", "丁"], [1, 1, 0, 0]
@@ -25,20 +25,14 @@ NEGATIVE = {"丙": 1.0, "乙1": 1.0, "乙2": 2.0, "丙2": 1.0, "丁3": 1.0, "不
 POSITIVE |= {"丙1": 3.0}  # 乙1 and 丙1 are wrong after, 丙1 the surer of the two
 
 
-class Model:
-    """Logits from the tables above; remembers what it was asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, texts):
-        self.calls.append(texts)
-        return np.array([[NEGATIVE.get(text, 0.0), POSITIVE.get(text, 0.0)] for text in texts])
+def logits_of(texts):
+    """Logits (N, 2) from the tables above."""
+    return np.array([[NEGATIVE.get(text, 0.0), POSITIVE.get(text, 0.0)] for text in texts])
 
 
 @pytest.fixture(scope="module")
 def result():
-    return score_robustness(RobustnessPlan(TEXTS, LABELS, VARIANTS, SUITE), Model())
+    return score_robustness(RobustnessPlan(TEXTS, LABELS, VARIANTS, SUITE), logits_of)
 
 
 def test_a_test_has_the_figures_of_its_middle_strength(result):
@@ -82,14 +76,14 @@ def test_overall_each_row_counts_once(result):
 
 def test_a_row_that_nothing_applies_to_counts_as_it_stands():
     plan = RobustnessPlan(["甲", "乙"], [1, 1], {"punctuation_change": {1.0: [None, "乙1"]}}, [])
-    scored = score_robustness(plan, Model())
+    scored = score_robustness(plan, logits_of)
     assert (scored["original_accuracy"], scored["perturbed_accuracy"]) == (1.0, 0.5)
     assert scored["behaviour"] is None
 
 
 def test_no_score_where_nothing_was_right_before():
     plan = RobustnessPlan(["丁"], [0], {"punctuation_change": {1.0: ["丁3"]}}, [])
-    scored = score_robustness(plan, Model())
+    scored = score_robustness(plan, logits_of)
     assert scored["robustness_score"] is None
     assert scored["perturbation_tests"]["punctuation_change"]["robustness_score"] is None
 
@@ -111,10 +105,15 @@ def test_at_most_five_examples():
     assert len(scored["perturbation_tests"]["punctuation_change"]["examples"]) == 5
 
 
-def test_the_model_is_asked_once_for_each_distinct_text_in_order():
-    model = Model()
-    score_robustness(RobustnessPlan([*TEXTS, "甲"], [*LABELS, 1], {}, SUITE), model)
-    assert model.calls == [sorted(["甲", "乙", "丙", "丁", "不好", "没得挑"])]
+def test_the_plan_asks_for_every_text_that_is_scored():
+    plan, looked_up = RobustnessPlan(TEXTS, LABELS, VARIANTS, SUITE), []
+
+    def looking(texts):
+        looked_up.extend(texts)
+        return logits_of(texts)
+
+    score_robustness(plan, looking)
+    assert sorted(plan.requested_texts()) == sorted(looked_up)
 
 
 def test_the_behaviour_suite_is_scored_by_its_own_labels(result):
@@ -124,14 +123,9 @@ def test_the_behaviour_suite_is_scored_by_its_own_labels(result):
 
 def test_real_perturbations_do_not_move_a_model_that_does_not_read():
     texts = ["房间很干净，住了3天，服务热情。", "屏幕有坏点，等了两个小时，很失望！"]
-    calls = []
-
-    def model(asked):
-        calls.append(asked)
-        return np.tile([0.0, 1.0], (len(asked), 1))
-
-    scored = robustness_result(texts, [1, 0], model, suite=SUITE, seed=1)
-    assert len(calls) == 1 and len(calls[0]) == len(set(calls[0])) > 20
+    plan = plan_robustness(texts, [1, 0], SUITE, seed=1)
+    assert len(plan.requested_texts()) > 20
+    scored = score_robustness(plan, lambda asked: np.tile([0.0, 1.0], (len(asked), 1)))
     assert set(scored["perturbation_tests"]) == set(PERTURBATIONS)
     assert scored["robustness_score"] == 1.0
     assert {test["flip_rate"] for test in scored["perturbation_tests"].values()} == {0.0}
@@ -141,8 +135,3 @@ def test_a_plan_follows_from_its_seed():
     texts = ["房间很干净，住了3天，服务热情，早餐也丰富。"] * 2
     first, same, other = (plan_robustness(texts, [1, 1], SUITE, seed=seed) for seed in (1, 1, 2))
     assert first == same and first.variants != other.variants
-
-
-def test_no_rows_no_figures():
-    with pytest.raises(ValueError, match="没有可评估的数据"):
-        score_robustness(RobustnessPlan([], [], {}, SUITE), Model())
