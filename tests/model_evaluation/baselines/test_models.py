@@ -11,12 +11,12 @@ from model_evaluation.baselines.models import (
     PROBE_C,
     TFIDF_C,
     Task,
-    class_logits,
     fit_linear_probe,
     fit_majority,
     fit_snownlp,
     fit_tfidf,
     fit_zero_shot,
+    log_probabilities,
     snownlp_note,
 )
 from modeling.base_model import load_causal_base
@@ -124,12 +124,11 @@ def test_linear_probe_says_when_it_uses_a_part_of_the_training_rows(base, monkey
     assert "80 条中分层抽取的 30 条" in fit_linear_probe(task(load_base=lambda: base)).note
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0, 1, 2, 2], [0, 2, 2, 0]], ids=["two", "three", "one missing"])
-def test_class_logits_are_sklearns_probabilities(labels):
-    from sklearn.linear_model import LogisticRegression
-
-    features = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [0.5, 3.0]])
-    model = LogisticRegression().fit(features, labels)
-    found = softmax(class_logits(model.decision_function(features), model.classes_, 3))
-    np.testing.assert_allclose(found[:, model.classes_], model.predict_proba(features), atol=1e-9)
-    assert found.shape == (4, 3)
+@pytest.mark.parametrize("classes", [[0, 1, 2], [0, 2]], ids=["three", "one missing"])
+def test_logits_give_the_probabilities_back_and_stay_finite(classes):
+    probs = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0]])[:, : len(classes)]
+    probs /= probs.sum(axis=1, keepdims=True)
+    logits = log_probabilities(probs, classes, 3)
+    assert logits.shape == (2, 3) and np.isfinite(logits).all()
+    np.testing.assert_allclose(softmax(logits)[:, classes], probs, atol=1e-9)
+    assert softmax(logits)[:, sorted({0, 1, 2} - set(classes))].max(initial=0) < 1e-9
