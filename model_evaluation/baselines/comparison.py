@@ -48,26 +48,9 @@ def compare_baselines(
     """
     from tqdm import tqdm
 
-    from modeling.base_model import load_causal_base
-
-    def load_base() -> tuple[Any, Any]:
-        """The base that the adapter stands on, in the same number of bits."""
-        quantize = predictor.config.quantization == "nf4"
-        return load_causal_base(predictor.model.config.name_or_path, quantize=quantize)
-
     labels = predictor.labels
     test_rows = Rows(predictions.texts, predictions.labels.tolist(), labels)
-    task = Task(
-        train=train_rows,
-        test=test_rows,
-        labels=labels,
-        max_length=predictor.config.max_length,
-        seed=seed,
-        load_base=load_base,
-        progress=progress,
-        prompt_template=predictor.config.prompt_template,
-        label_words=predictor.config.label_words,
-    )
+    task = task_of_adapter(predictor, train_rows, test_rows, seed=seed, progress=progress)
     timed = stratified_sample(test_rows, TIMED_TEXTS, seed).texts
 
     parameters, seconds = training_cost(model_path)
@@ -90,6 +73,28 @@ def compare_baselines(
         "baselines": entries,
         "timing": {"texts": len(timed), "batch": 1, "repeats": REPEATS, "budget_seconds": TIMING_BUDGET},
     }
+
+
+def task_of_adapter(predictor, train_rows: Rows, test_rows: Rows, *, seed: int, progress: bool) -> Task:
+    """The adapter's own task for the baselines: the same labels, prompt and length, the same base."""
+    from modeling.base_model import load_causal_base
+
+    config = predictor.config
+
+    def load_base() -> tuple[Any, Any]:
+        return load_causal_base(predictor.model.config.name_or_path, quantize=config.quantization == "nf4")
+
+    return Task(
+        train=train_rows,
+        test=test_rows,
+        labels=predictor.labels,
+        max_length=config.max_length,
+        seed=seed,
+        load_base=load_base,
+        progress=progress,
+        prompt_template=config.prompt_template,
+        label_words=config.label_words,
+    )
 
 
 def baseline_entry(

@@ -84,7 +84,6 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
     """n, original_accuracy, perturbed_accuracy, robustness_score, perturbation_tests and behaviour, JSON-ready.
 
     `logits_of` looks up the logits (M, C) of M of the plan's texts; it is called for each perturbation and strength.
-
     The figures of a test are those of its middle strength; `strengths` has them all. Overall, each row counts once:
     `perturbed_accuracy` is the mean over rows of the share of a row's changed versions (of all tests at middle
     strength) that are answered rightly; a row that nothing applies to counts as it stands. So it is compared

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from small import assert_one_message, run_script, write_jsonl
+from small import REPOSITORY, assert_one_message, run_script, write_jsonl
 
 from configs.command_line import parse_config
 from data.dataset import Rows
@@ -379,6 +379,13 @@ def test_a_missing_file_is_one_message(own_adapter, tmp_path):
         "model_evaluation/run_full_eval.py", "--model_path", own_adapter, "--test_file", tmp_path / "none.csv"
     )
     assert_one_message(result, "none.csv")
+
+
+def test_every_step_names_its_own_file_and_the_command_that_makes_it():
+    assert len({step.file_name for step in run_full_eval.STEPS}) == len(run_full_eval.STEPS)
+    for step in run_full_eval.STEPS:
+        assert (REPOSITORY / step.script[0]).is_file()
+        assert step.title and step.file_name in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def test_steps_are_known_and_run_in_their_order(capsys):
