@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from model_evaluation.report.svg import tag
+from model_evaluation.report.svg import COLOUR, page_style, standalone_svg
 from runtime.atomic_files import atomic_write
 
 WORDS = {
@@ -26,15 +26,8 @@ WORDS = {
         "ours": "this repository", "pipeline": "pipeline, batches of {}",
     },
 }  # fmt: skip
-STYLE = """
-text { font: 13px system-ui, "PingFang SC", "Microsoft YaHei", sans-serif; fill: #24292f }
-.title { font-weight: 600 } .small { font-size: 11px; fill: #57606a } .ours { fill: #1f6feb } .theirs { fill: #afb8c1 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .small { fill: #8d96a0 } .ours { fill: #4493f8 } .theirs { fill: #656c76 }
-}"""
 GB = 10**9
-WIDTH, LEFT, ROW, BAR = 720, 205, 26, 18
-LONGEST = WIDTH - LEFT - 150
+WIDTH, LEFT, RIGHT, ROW, TITLE = 720, 205, 150, 26, 42  # pixels of speed.svg
 
 
 def read_results(folder: Path) -> dict[str, dict]:
@@ -99,39 +92,42 @@ def pass_line(row: dict) -> str:
     )
 
 
-def speed_plot(results: dict[str, dict], words: dict[str, str]) -> Markup:
+@page_style
+def speed_plot(results: dict[str, dict], words: dict[str, str]) -> str:
     """Bars of training and prediction speed, ours in colour; an SVG file that needs nothing around it."""
-    pieces, y = [], 8.0
+    groups = []
     if "train_speed" in results:
         rows = [row for row in results["train_speed"]["variants"] if row["variant"] in words]
-        bars = [(words[r["variant"]], r["review_tokens_per_second"], r["variant"] == "c") for r in rows[::-1]]
-        y = add_bars(pieces, y, words["train"], bars, results["train_speed"]["environment"]["device"])
+        bars = {words[row["variant"]]: row["review_tokens_per_second"] for row in rows[::-1]}
+        groups.append((words["train"], results["train_speed"]["environment"]["device"], bars))
     if "predict_speed" in results:
-        rows = results["predict_speed"]["variants"]
-        names = [words.get(r["variant"]) or words["pipeline"].format(r["variant"].split()[-1]) for r in rows]
-        bars = [(name, r["texts_per_second"], r["variant"] == "ours") for name, r in zip(names, rows, strict=True)]
-        y = add_bars(pieces, y, words["predict"], bars, results["predict_speed"]["environment"]["device"])
-    return tag(
-        "svg", tag("style", Markup(STYLE)), *pieces, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {y:.0f}",
-        role="img", aria_label=f"{words['train']}; {words['predict']}",
-    )  # fmt: skip
+        bars = {}
+        for row in results["predict_speed"]["variants"]:
+            name = words.get(row["variant"]) or words["pipeline"].format(row["variant"].split()[-1])
+            bars[name] = row["texts_per_second"]
+        groups.append((words["predict"], results["predict_speed"]["environment"]["device"], bars))
 
-
-def add_bars(pieces: list, y: float, title: str, bars: list[tuple[str, float, bool]], device: str) -> float:
-    """Draw one group downwards from `y`; returns where the next begins."""
-    pieces.append(tag("text", title, class_="title", x=8, y=y + 16))
-    pieces.append(tag("text", device, class_="small", x=WIDTH - 8, y=y + 16, text_anchor="end"))
-    y += 28
-    ours, most = next(value for _, value, is_ours in bars if is_ours), max(value for _, value, _ in bars)
-    for name, value, is_ours in bars:
-        length = LONGEST * value / most
-        said = f"{value:,.0f}" if is_ours else f"{value:,.0f}  (1 / {ours / value:.1f})"
-        pieces.append(tag("text", name, x=LEFT - 8, y=y + 14, text_anchor="end"))
-        kind = "ours" if is_ours else "theirs"
-        pieces.append(tag("rect", class_=kind, x=LEFT, y=y, width=max(length, 1.0), height=BAR, rx=3))
-        pieces.append(tag("text", said, x=LEFT + length + 8, y=y + 14))
-        y += ROW
-    return y + 14
+    height = sum(TITLE + ROW * len(bars) for _, _, bars in groups) + 14
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    top = height
+    for title, device, bars in groups:
+        bottom = top - TITLE - ROW * len(bars)
+        inner = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, ROW * len(bars) / height)
+        axes = figure.add_axes(inner)
+        axes.grid(False)
+        ours = bars[words["ours"]]
+        colours = [COLOUR["accent" if name == words["ours"] else "accent-soft"] for name in bars]
+        drawn = axes.barh(range(len(bars)), bars.values(), 18 / ROW, color=colours)
+        said = [
+            f"{value:,.0f}" if value == ours else f"{value:,.0f}  (1 / {ours / value:.1f})" for value in bars.values()
+        ]
+        axes.bar_label(drawn, said, padding=8)
+        axes.set(xticks=[], ylim=(len(bars) - 0.5, -0.5))
+        axes.set_yticks(range(len(bars)), bars, color=COLOUR["ink"])
+        figure.text(8 / WIDTH, (top - 27) / height, title, weight="bold")
+        figure.text(1 - 8 / WIDTH, (top - 27) / height, device, ha="right", size=11, color=COLOUR["soft"])
+        top = bottom
+    return standalone_svg(figure, f"{words['train']}; {words['predict']}")
 
 
 def main() -> None:
@@ -142,7 +138,7 @@ def main() -> None:
     print(table(results))
     for name, words in WORDS.items():
         with atomic_write(folder / name) as file:
-            file.write(f"{speed_plot(results, words)}\n")
+            file.write(speed_plot(results, words))
     print(f"\n{folder / 'speed.svg'}")
 
 

@@ -7,7 +7,7 @@ missing and which command makes it. The page loads nothing, runs no script and f
 Content-Security-Policy), so that a review can hold whatever it likes.
 """
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ from configs.fields import ConfigError, check_fields, option
 from runtime.errors import UserError, run_script
 
 if TYPE_CHECKING:
-    from model_evaluation.report.results import Results, Step
+    from markupsafe import Markup
+
+    from model_evaluation.report.results import Results, Section
 
 TEMPLATES = Path(__file__).parent / "report" / "templates"
 FILE_NAME = "report.html"
@@ -34,10 +36,10 @@ class ReportConfig:
 
 def main() -> None:
     (config,) = parse_config([ReportConfig], None, description=help_text("把评估结果写成一页报告。", __doc__))
-    from model_evaluation.report.results import PREDICTIONS, STEPS
+    from model_evaluation.report.results import PREDICTIONS, SECTIONS
 
     folder = Path(config.output_dir)
-    known = [step.file for step in STEPS] + [PREDICTIONS]
+    known = [section.file_name for section in SECTIONS] + [PREDICTIONS]
     if not any((folder / name).is_file() for name in known):
         raise UserError(
             f"{folder} 里没有评估结果（{'、'.join(known)}）；先运行 python model_evaluation/run_full_eval.py"
@@ -62,107 +64,131 @@ def write_report(output_dir: Path, *, failures: dict[str, str] | None = None) ->
 
 
 def render_report(results: "Results", failures: dict[str, str]) -> str:
-    """The page's HTML."""
-    from model_evaluation.report.results import STEPS
-    from model_evaluation.report.summary import headline, summary
+    """HTML of the page."""
+    from model_evaluation.report.results import SECTIONS
 
     environment = template_environment(results)
-    sections = [(step, *_section(environment, results, step)) for step in STEPS]
-    titles = {step.name: step.title for step in STEPS}
-    failed = [(titles.get(name, name), message) for name, message in failures.items()]
+    titles = {section.name: section.title for section in SECTIONS}
     return environment.get_template("page.html").render(
-        headline=headline(results),
-        findings=summary(results),
-        failed=failed,
+        findings=render_summary(environment, results),
+        failed=[(titles.get(name, name), message) for name, message in failures.items()],
         failed_steps=set(failures),
         warnings=_warnings(results),
-        sections=sections,
+        rendered_sections=[(section, *_render_section(environment, results, section)) for section in SECTIONS],
     )
 
 
 def template_environment(results: "Results"):
-    """Jinja with everything escaped, an unknown name an error, and the drawings and tables at hand."""
+    """Jinja with everything escaped, an unknown name an error, and the figures' filters, plots and tables at hand."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from data.dataset import LABEL_NAMES
     from model_evaluation.report import plots, tables
-    from model_evaluation.report import results as values
+    from model_evaluation.report.filters import FILTERS
+    from model_evaluation.report.results import SECTIONS
+    from model_evaluation.report.summary import at_chance
+
+    class MissingValue(StrictUndefined):
+        @property
+        def _undefined_message(self) -> str:
+            return f"没有 {self._undefined_name}"
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=MissingValue,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(results=results, plots=plots, tables=tables, values=values)
+    environment.filters.update(FILTERS)
+    environment.globals.update(
+        results=results, sections=SECTIONS, default_labels=LABEL_NAMES, plots=plots, tables=tables, at_chance=at_chance
+    )
     return environment
 
 
-def _section(environment, results: "Results", step: "Step") -> tuple[str | None, str | None]:
-    """(HTML of a step's section, None), or (None, why there is none)."""
-    from jinja2 import UndefinedError
+def render_summary(environment, results: "Results") -> list[dict]:
+    """For each question of a reader: `question`, `answer` (HTML), `careful`; one the files do not tell says so."""
     from markupsafe import Markup
 
-    from model_evaluation.report.results import unexpected
+    from model_evaluation.report.results import FOREIGN_FILE_ERRORS, explained
+    from model_evaluation.report.summary import QUESTIONS
 
-    if step.file in results.problems:
-        return None, results.problems[step.file]
-    if step.name not in results.data:
+    template = environment.get_template("summary.html").module
+    findings = []
+    for question, section, macro, judge in QUESTIONS:
+        careful = True
+        if section not in results.data:
+            answer = "还没有测，命令见下文。"
+        else:
+            data = results.data[section]
+            try:
+                judged = judge(data)
+                # The lines of a template are one paragraph: Chinese has no spaces between sentences.
+                answer = Markup(re.sub(r"\s*\n\s*", "", getattr(template, macro)(data, judged)))
+                careful = judged["careful"]
+            except FOREIGN_FILE_ERRORS as error:
+                answer = f"结果文件不完整，答不了：{explained(error)}"
+        findings.append({"question": question, "answer": answer, "careful": careful})
+    return findings
+
+
+def _render_section(environment, results: "Results", section: "Section") -> "tuple[Markup | None, str | None]":
+    """(HTML, None), or (None, why there is none)."""
+    from markupsafe import Markup
+
+    from model_evaluation.report.results import FOREIGN_FILE_ERRORS, unexpected
+
+    if section.file_name in results.problems:
+        return None, results.problems[section.file_name]
+    if section.name not in results.data:
         return None, None
-    template = environment.get_template(f"{step.name}.html")
     try:
-        return Markup(template.render(f=results.figures(step.name), data=results.data[step.name])), None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
-        # An older or foreign file. One of our own would fail the tests, which render them all.
-        return None, unexpected(step.file, error)
+        html = environment.get_template(f"{section.name}.html").render(data=results.data[section.name])
+    except FOREIGN_FILE_ERRORS as error:
+        return None, unexpected(section.file_name, error)
+    return Markup(html), None
 
 
 def _warnings(results: "Results") -> list[str]:
-    """What does not fit together: figures that come from different rows must not be compared."""
-    from model_evaluation.report.results import PREDICTIONS
+    """Sentences on what does not fit together: figures that come from different rows must not be compared."""
+    from model_evaluation.report.results import PREDICTIONS, SECTIONS
 
-    checks: list[Callable[[Results], str | None]] = [_different_data, _different_models, _different_predictions]
-    found = [message for check in checks if (message := check(results))]
+    found = []
+    # An audit is about the training rows and has neither fingerprint.
+    for what in ("数据", "模型"):
+        files: dict[str, list[str]] = {}
+        for section in SECTIONS:
+            data = results.data.get(section.name) or {}
+            fingerprint = data.get("model_fingerprint")
+            if what == "数据":
+                fingerprint = (data.get("data") or {}).get("fingerprint")
+            if fingerprint:
+                files.setdefault(fingerprint, []).append(section.file_name)
+        if len(files) > 1:
+            groups = "；".join(f"{fingerprint}：{'、'.join(names)}" for fingerprint, names in files.items())
+            found.append(f"这些结果来自不同的{what}，彼此不能比较（{what}指纹 {groups}）。")
+
+    if _predictions_are_of_another_run(results):
+        found.append(f"{PREDICTIONS} 与 metrics.json 不是同一次预测：由前者画的图和表与后者的数字对不上。")
     if PREDICTIONS in results.problems:
         found.append(results.problems[PREDICTIONS] + "依靠它的图和表没有画。")
     return found
 
 
-def _different_data(results: "Results") -> str | None:
-    """The audit is left out: it is about the training rows."""
-    groups = _groups(results, lambda found: (found.get("data") or {}).get("fingerprint"))
-    return f"这些结果来自不同的数据，彼此不能比较（数据指纹 {groups}）。" if groups else None
-
-
-def _different_models(results: "Results") -> str | None:
-    groups = _groups(results, lambda found: found.get("model_fingerprint"))
-    return f"这些结果来自不同的模型，彼此不能比较（模型指纹 {groups}）。" if groups else None
-
-
-def _groups(results: "Results", fingerprint_of: Callable[[dict], str | None]) -> str | None:
-    """Which files have which fingerprint; None where all that have one have the same."""
-    from model_evaluation.report.results import STEPS
-
-    files: dict[str, list[str]] = {}
-    for step in STEPS:
-        if fingerprint := fingerprint_of(results.data.get(step.name) or {}):
-            files.setdefault(fingerprint, []).append(step.file)
-    return "；".join(f"{name}：{'、'.join(group)}" for name, group in files.items()) if len(files) > 1 else None
-
-
-def _different_predictions(results: "Results") -> str | None:
+def _predictions_are_of_another_run(results: "Results") -> bool:
+    """Whether the confusion matrix of predictions.jsonl is another one than that of metrics.json."""
     from model_evaluation.metrics.classification import confusion_matrix
-    from model_evaluation.report.results import PREDICTIONS
+    from model_evaluation.report.tables import known_labels
 
-    written, predictions = (results.data.get("metrics") or {}).get("confusion_matrix"), results.predictions
+    written = (results.data.get("metrics") or {}).get("confusion_matrix")
+    predictions = results.predictions
     if written is None or predictions is None or predictions.labels is None:
-        return None
-    classes = predictions.logits.shape[1]
-    if predictions.labels.min() >= 0 and predictions.labels.max() < classes:
-        counted = confusion_matrix(predictions.labels, predictions.pred, classes)
-        if counted.tolist() == written:
-            return None
-    return f"{PREDICTIONS} 与 metrics.json 不是同一次预测：由前者画的图和表与后者的数字对不上。"
+        return False
+    if not known_labels(predictions).all():
+        return True
+    counted = confusion_matrix(predictions.labels, predictions.pred, predictions.logits.shape[1])
+    return counted.tolist() != written
 
 
 if __name__ == "__main__":

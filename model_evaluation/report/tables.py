@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from model_evaluation.report.results import Results, Step
+from model_evaluation.report.results import Results
 from prediction.prediction_set import Predictions, softmax
 
 HARDEST = 15
 SUSPICIOUS = 20
-LONGEST_TEXT = 180  # characters of a review that a table shows
 
 
 def hardest_errors(predictions: Predictions, temperature: float = 1.0, most: int = HARDEST) -> list[dict[str, Any]]:
@@ -62,13 +61,25 @@ def wrong_by_tenth(results: Results, distribution: dict[str, int]) -> dict[str, 
     return dict(zip(names, counts, strict=True))
 
 
-def models(comparison: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """(path in the file, entry) of all compared models: the fine-tuned one, then the others, the best first."""
-    others = [(("baselines", name), entry) for name, entry in comparison["baselines"].items()]
+def models(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """All compared models: the fine-tuned one, then the others, the best first."""
+    others = list(comparison["baselines"].values())
     if comparison["baseline_model"]:
-        others.append((("baseline_model",), comparison["baseline_model"]))
-    others.sort(key=lambda item: -item[1]["accuracy"])
-    return [(("fine_tuned_model",), comparison["fine_tuned_model"]), *others]
+        others.append(comparison["baseline_model"])
+    others.sort(key=lambda model: -model["accuracy"])
+    return [comparison["fine_tuned_model"], *others]
+
+
+def common_domain(tests: list[dict[str, Any]]) -> tuple[float, float]:
+    """A range of round shares that holds the accuracies of perturbation tests with their intervals, up to 100%."""
+    if not tests:
+        return 0.0, 1.0
+    low = 1.0
+    for test in tests:
+        for side in ("original", "perturbed"):
+            interval = test[f"{side}_interval"]
+            low = min(low, interval[0] if interval else test[f"{side}_accuracy"])
+    return max(0.0, int(20 * low) / 20 - 0.05), 1.0
 
 
 def suspicious(audit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,43 +89,11 @@ def suspicious(audit: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"suggested": row.get("suggested_label", row.get("suggested"))} for row in rows[:SUSPICIOUS]]
 
 
-def provenance(results: Results, steps: tuple[Step, ...]) -> list[dict[str, Any]]:
-    """Where each file comes from: file, time, commit, device, source, split, n, fingerprint, versions."""
-    rows = []
-    for step in steps:
-        if step.name not in results.data:
-            continue
-        found = results.data[step.name]
-        environment, data = found.get("environment") or {}, found.get("data") or {}
-        git = environment.get("git") or {}
-        rows.append(
-            {
-                "file": step.file,
-                "time": str(environment.get("time") or "")[:16].replace("T", " "),
-                "commit": str(git.get("commit") or "")[:10],
-                "dirty": bool(git.get("dirty")),
-                "device": environment.get("device"),
-                "source": data.get("source"),
-                "split": data.get("split"),
-                "n": data.get("n"),
-                "fingerprint": data.get("fingerprint"),
-                "versions": environment.get("versions") or {},
-            }
-        )
-    return rows
-
-
-def shared_versions(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(package, version) of everything that is installed; several versions where the files disagree."""
+def versions(results: Results) -> list[tuple[str, str]]:
+    """(package, version) of everything that was installed; several versions where the files disagree."""
     found: dict[str, list[str]] = {}
-    for row in rows:
-        for name, version in row["versions"].items():
+    for data in results.data.values():
+        for name, version in ((data.get("environment") or {}).get("versions") or {}).items():
             if version and version not in found.setdefault(name, []):
                 found[name].append(version)
-    return [(name, "、".join(versions)) for name, versions in found.items() if versions]
-
-
-def clipped(text: Any, longest: int = LONGEST_TEXT) -> str:
-    """The beginning of a long text, and how long it is."""
-    text = str(text)
-    return text if len(text) <= longest else f"{text[:longest]}……（共 {len(text):,} 字）"
+    return [(name, "、".join(several)) for name, several in found.items() if several]

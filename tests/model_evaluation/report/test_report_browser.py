@@ -66,7 +66,7 @@ onload = () => {
 
 
 def measured(report, folder) -> dict[str, dict]:
-    """What the browser finds in the report at each of `WIDTHS`; fails where it logs anything to the console."""
+    """Findings of the browser in the report at each of `WIDTHS`; fails where it logs anything to the console."""
     source = html.escape(report.read_text(encoding="utf-8"))
     frames = "".join(
         f'<iframe name="{name}" style="width:{width}px;height:900px;border:0" srcdoc="{source}"></iframe>'

@@ -1,5 +1,6 @@
-"""What report.html says in words, and the small pieces that its plots and tables are made of."""
+"""The words of report.html, and the small pieces that its plots and tables are made of."""
 
+import importlib
 import json
 import re
 from html import unescape
@@ -7,13 +8,14 @@ from html import unescape
 import numpy as np
 import pytest
 from report_inputs import invented, write_inputs
+from small import REPOSITORY
 
-from model_evaluation.report.plots import confusion, precision_recall, risk_coverage, roc, sweep, thinned
-from model_evaluation.report.results import Figures, certainty, pointer, read_results, short_percent
-from model_evaluation.report.summary import headline, summary
-from model_evaluation.report.svg import Frame, share_ticks, tag
-from model_evaluation.report.tables import hardest_errors, wrong_by_tenth
-from model_evaluation.report_generator import write_report
+from model_evaluation.report.filters import FILTERS, certainty, short_percent
+from model_evaluation.report.plots import confusion, precision_recall, reliability, risk_coverage, roc, round_ticks
+from model_evaluation.report.results import read_results
+from model_evaluation.report.summary import judge_accuracy, judge_baselines, judge_thresholds, judge_weaknesses
+from model_evaluation.report.tables import common_domain, hardest_errors, wrong_by_tenth
+from model_evaluation.report_generator import render_summary, template_environment, write_report
 from prediction.prediction_set import Predictions
 from runtime.atomic_files import write_json
 
@@ -24,8 +26,11 @@ def folder(tmp_path_factory):
 
 
 def answers(folder) -> dict[str, tuple[str, bool]]:
-    found = summary(read_results(folder))
-    return {finding.question: (unescape(re.sub("<[^>]+>", "", finding.answer)), finding.careful) for finding in found}
+    """question -> (answer without markup, whether it is marked as limiting what the figures mean)."""
+    results = read_results(folder)
+    found = render_summary(template_environment(results), results)
+    plain = [unescape(re.sub("<[^>]+>", "", finding["answer"])) for finding in found]
+    return {finding["question"]: (text, finding["careful"]) for finding, text in zip(found, plain, strict=True)}
 
 
 def changed(folder, target, name, change):
@@ -46,7 +51,8 @@ def test_the_summary_gives_the_figures_and_a_plain_judgement(folder):
     memorised = told["有多少是背下来的？"]
     assert f"{metrics['unseen']['accuracy']:.1%}" in memorised[0] and memorised[1]
     assert "过于自信" in told["它说有把握，可信吗？"][0]
-    assert f"<strong>{round(100 * metrics['accuracy'])}</strong>" in headline(read_results(folder))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert f"判对约 <strong>{round(100 * metrics['accuracy'])}</strong> 条" in page
 
 
 def test_the_summary_calls_a_difference_what_it_is(folder, tmp_path):
@@ -129,24 +135,65 @@ def test_the_summary_names_the_worst_perturbation_and_ability(folder, tmp_path):
     assert "反语" in told[told.index("其中") :]
 
 
-def test_roc_and_precision_recall_sweep_equals_counting():
+def curve_of(drawing: str) -> list[tuple[float, float]]:
+    """The points of a plot's curve as shares of its axes."""
+    path = re.search(r'<path d="([^"]+)" fill="none" stroke="var\(--accent\)"', drawing)[1]
+    points = [tuple(map(float, point.split()[:2])) for point in re.split("[ML]", path)[1:]]
+    return [((x - 56) / 288, 1 - (y - 12) / 242) for x, y in points]
+
+
+def test_roc_and_precision_recall_equal_counting():
     scores, positive = np.array([0.9, 0.8, 0.8, 0.3]), np.array([True, False, True, False])
-    hits, alarms = sweep(scores, positive)
-    assert hits.tolist() == [1, 2, 2] and alarms.tolist() == [0, 1, 2]  # above 0.9, 0.8, 0.3; equal scores together
-    frame, points = Frame(), re.compile(r'class="curve" points="([^"]+)"')
-    drawn = [tuple(map(float, point.split(","))) for point in points.search(roc(scores, positive))[1].split()]
-    assert drawn == [pytest.approx(frame.at(*point), abs=0.05) for point in [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]]
-    drawn = [tuple(map(float, p.split(","))) for p in points.search(precision_recall(scores, positive))[1].split()]
-    assert drawn == [pytest.approx(frame.at(*point), abs=0.05) for point in [(0.5, 1), (1, 2 / 3), (1, 0.5)]]
+    # Above 0.9, 0.8, 0.3: 1, 2, 2 hits and 0, 1, 2 false alarms; equal scores count together.
+    drawn = curve_of(roc(scores, positive))
+    assert drawn == [pytest.approx(point, abs=1e-3) for point in [(0, 0), (0, 0.5), (0.5, 1), (1, 1)]]
+    drawn = curve_of(precision_recall(scores, positive))
+    assert drawn == [pytest.approx(point, abs=1e-3) for point in [(1, 0.5), (1, 2 / 3), (0.5, 1)]]
     assert "以 0.5 为界：误判 50.0%，找出 100.0%" in roc(scores, positive)
     assert "以 0.5 为界：召回率 100.0%，精确率 66.7%" in precision_recall(scores, positive)
     assert roc(scores, np.ones(4, dtype=bool)) is None and precision_recall(scores, np.zeros(4, dtype=bool)) is None
 
 
-def test_thinning_keeps_short_curves_whole_and_both_ends():
-    assert thinned([(0, 0), (1, 1)]) == [(0, 0), (1, 1)]
-    long = [(i, i) for i in range(5000)]
-    assert len(thinned(long)) == 200 and (thinned(long)[0], thinned(long)[-1]) == (long[0], long[-1])
+def test_a_curve_of_many_points_is_no_longer_than_it_can_be_seen():
+    rng = np.random.default_rng(0)
+    scores = rng.random(50_000)
+    drawing = roc(scores, rng.random(50_000) < scores)
+    assert len(drawing) < 60_000
+    points = curve_of(drawing)
+    assert points[0] == pytest.approx((0, 0), abs=1e-3) and points[-1] == pytest.approx((1, 1), abs=1e-3)
+
+
+def test_drawings_are_the_same_each_time_and_hold_any_label():
+    names = ["$x^2$ & <b>", 'a\x0b\x1bb\n”style="fill: #000000"']
+    first, second = (confusion([[8, 2], [1, 4]], names) for _ in range(2))
+    assert first == second
+    assert "<b>" not in first and "$x^…" in first and "&lt;b&gt;：8 条" in first and 'fill="#000000"' not in first
+
+
+@pytest.mark.parametrize("name", ["heads.svg", "speed.svg", "speed.en.svg"])
+def test_the_plots_of_the_benchmarks_are_those_of_their_results(monkeypatch, name):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    results = REPOSITORY / "benchmarks" / "results"
+    if name == "heads.svg":
+        lines = json.loads((results / "heads.json").read_text(encoding="utf-8"))["summary"]
+        drawing = importlib.import_module("few_shot_plot").few_shot_curve(lines)
+    else:
+        summary = importlib.import_module("summary")
+        drawing = summary.speed_plot(summary.read_results(results), summary.WORDS[name])
+    texts = re.findall("<text[^>]*>([^<]+)<", drawing)
+    committed = (results / name).read_text(encoding="utf-8")
+    assert len(texts) > 10 and texts == re.findall("<text[^>]*>([^<]+)<", committed)
+    for colours in ("--ink: #1d2430", "prefers-color-scheme: dark", 'fill="var(--ink)"'):
+        assert colours in drawing and colours in committed
+    assert "url(" not in drawing and "href" not in drawing
+
+
+def test_a_bin_without_an_interval_has_a_point_and_no_line():
+    entry = {"low": 0.9, "high": 1.0, "count": 3, "confidence": 0.95, "accuracy": 1.0, "interval": None}
+    whisker = 'stroke="var(--ink)"'
+    drawing = reliability([entry])
+    assert whisker not in drawing and "判对 100.0%" in drawing
+    assert reliability([entry | {"interval": [0.4, 1.0]}]).count(whisker) == 1
 
 
 def test_confusion_matrix_says_its_counts():
@@ -179,13 +226,52 @@ def test_wrong_answers_by_tenth_only_where_the_predictions_are_those_of_the_file
     assert wrong_by_tenth(results, other) is None
 
 
-def test_small_pieces():
-    assert tag("text", "a < b", x=1.0, class_="n") == '<text x="1" class="n">a &lt; b</text>'
-    assert tag("rect", class_='"><script>') == '<rect class="&#34;&gt;&lt;script&gt;"></rect>'
-    assert share_ticks(0, 1) == [0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]
-    assert share_ticks(0.5, 1)[0] == 0.5 and share_ticks(0.5, 1)[-1] == 1.0
-    assert pointer(("a/b", "c~d", 0)) == "/a~1b/c~0d/0"
+def test_figures_as_a_reader_expects_them():
+    assert FILTERS["percent"](0.9012) == '<data value="0.9012">90.1%</data>'
+    assert FILTERS["count"](1626) == '<data value="1626">1,626</data>' and FILTERS["number"](None) == "—"
+    assert FILTERS["p_value"](0.0004).endswith(">&lt; 0.001</data>")
+    assert FILTERS["duration"](59.94).endswith(">59.9 秒</data>") and "2.0 小时" in FILTERS["duration"](7200)
+    assert FILTERS["interval"](None) == "—" and "90.0%</data>–<data" in FILTERS["interval"]([0.9, 0.95])
+    assert FILTERS["place"](0.75, (0.5, 1.0)) == "50.00%"
+    assert FILTERS["clipped"]("很好" * 100, 5) == "很好很好很……（共 200 字）"
     assert (certainty(0.99951), certainty(0.9994)) == ("> 99.9%", "99.9%")
     assert (short_percent(0.97), short_percent(0.975)) == ("97%", "97.5%")
-    with pytest.raises(KeyError, match=r"metrics\.json 里没有 /a/0"):
-        Figures("metrics.json", {"a": 1}).number("a", 0)
+
+
+def test_scales_are_round():
+    assert round_ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert round_ticks(0.5, 1) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1])
+    assert round_ticks(0, 0.026) == pytest.approx([0, 0.01, 0.02])
+    test = {"original_accuracy": 0.9, "original_interval": [0.87, 0.93], "perturbed_accuracy": 0.8}
+    assert common_domain([test | {"perturbed_interval": [0.76, 0.84]}]) == pytest.approx((0.7, 1))
+    assert common_domain([test | {"perturbed_interval": None}]) == pytest.approx((0.75, 1)) and common_domain([]) == (
+        0,
+        1,
+    )
+
+
+def test_judgements_do_without_intervals():
+    matrix = {"confusion_matrix": [[3, 0], [0, 1]], "n": 4}
+    assert judge_accuracy(matrix | {"accuracy": 1.0, "intervals": {"accuracy": None}})["careful"] is False
+    assert judge_accuracy(matrix | {"accuracy": 0.75})["careful"] is True
+    ability = {"title": "反语", "accuracy": 1.0, "interval": None}
+    judged = judge_weaknesses({"perturbation_tests": {}, "behaviour": {"abilities": {"irony": ability}}})
+    assert judged["chance"] == [] and judged["careful"] is False
+
+
+def test_a_baseline_that_is_no_better_or_not_tested_is_no_clear_win():
+    def judged(accuracy, mcnemar):
+        entry = {"title": "TF-IDF", "accuracy": accuracy, "mcnemar": mcnemar}
+        return judge_baselines({"fine_tuned_model": {"accuracy": 0.9}, "baselines": {"x": entry}})["careful"]
+
+    assert judged(0.8, {"p_value": 0.01}) is False
+    assert judged(0.8, None) and judged(0.9, {"p_value": 1.0}) and judged(0.95, {"p_value": 0.01})
+
+
+def test_the_threshold_nearest_to_the_headline_is_named():
+    def row(target, threshold):
+        return {"target": target, "threshold": threshold, "test": {"precision": 0.98}}
+
+    judged = judge_thresholds({"thresholds": [row(0.95, 0.8), row(0.97, 0.9), row(0.99, None)]})
+    assert judged["chosen"]["target"] == 0.97 and judged["without"] == [0.99] and judged["careful"] is False
+    assert judge_thresholds({"thresholds": [row(0.95, 0.8), row(0.99, 0.95)]})["missed"] is False
