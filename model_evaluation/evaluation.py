@@ -85,8 +85,8 @@ class Evaluation:
         if named:
             return named
         trained_on = read_run_info(self.config.model_path)["config"]
-        if not trained_on["train_file"]:
-            return trained_on["dataset"]
+        if not trained_on.get("train_file"):
+            return trained_on.get("dataset", DataConfig.dataset)
         return trained_on.get(f"{self.config.split}_file") or trained_on["train_file"]
 
     # The model: an adapter here, a base without one in `ZeroShotEvaluation`.

@@ -11,12 +11,15 @@ lora_adapter/
 import dataclasses
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
+from configs.fields import check_fields
 from configs.prompt_template import prompt_problems
-from configs.training_config import CLASSIFIER, LABEL_SCORING
+from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
 from data.seen_texts import save_seen_texts
 from runtime.atomic_files import atomic_folder, recover_folder, write_json
 from runtime.errors import UserError
@@ -28,6 +31,7 @@ TASK_TYPES = {CLASSIFIER: "SEQ_CLS", LABEL_SCORING: "CAUSAL_LM"}  # PEFT's name 
 WEIGHTS = "adapter_model.safetensors"
 MAX_RANK = 1024
 DEFAULT_ADAPTER = "./outputs/lora_adapter"
+MOST_JSON_BYTES = 16 * 2**20  # ours have some thousand
 
 
 @dataclass
@@ -136,6 +140,8 @@ def _check_peft_config(path: Path) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object of ours; every fault is a `UserError` that names the file."""
     try:
+        if (size := path.stat().st_size) > MOST_JSON_BYTES:
+            raise damaged(path, f"{size:,} 字节，太大")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from None
@@ -207,4 +213,29 @@ def read_run_info(folder: str | Path) -> dict:
     info = read_object(path)
     if wrong := [name for name in ("config", "data_fingerprint") if not isinstance(info.get(name), dict)]:
         raise damaged(path, f"没有 {'、'.join(wrong)}")
+    wrong = _setting_problems(info["config"])
+    if "seconds" in info and not _is_number(info["seconds"], 0, 1e12):
+        wrong.append(f"seconds={info['seconds']!r:.60}")
+    if wrong:
+        raise damaged(path, "、".join(wrong))
     return info
+
+
+def _setting_problems(settings: dict) -> list[str]:
+    """What is wrong with the recorded choice of data, which an evaluation reads again as `DataConfig`."""
+    hints = get_type_hints(DataConfig)
+    recorded = {name: value for name, value in settings.items() if name in hints}
+    if wrong := [f"{name}={value!r:.60}" for name, value in recorded.items() if not _is_of(value, hints[name])]:
+        return wrong
+    config = DataConfig(**recorded)
+    return check_fields(config) + source_problems(config)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value from a JSON file is of a field's type, and a text one that a path can be made of."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if isinstance(value, list):
+        return list[str] in kinds and all(_is_of(item, str) for item in value)
+    if isinstance(value, str) and ("\0" in value or re.search("[\ud800-\udfff]", value)):
+        return False
+    return type(value) in kinds

@@ -213,17 +213,30 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
         target_modules=targets,
         modules_to_save=["score"] if head == CLASSIFIER else None,
     )
-    try:
-        return get_peft_model(base, peft_config)
-    except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
-        linear = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-        )
-        raise UserError(
-            f"--target_modules：模型里没有 {'、'.join(lora.target_modules)}；可选 {'、'.join(linear)}"
-        ) from None
+    if targets != "all-linear":
+        _require_targets(base, targets)
+    return get_peft_model(base, peft_config)
+
+
+def _require_targets(base, targets: list[str]) -> None:
+    """Every name must be of layers that can carry LoRA; of several, PEFT leaves out those that it does not find."""
+    able, found, unable = set(), set(), {}
+    for path, module in base.named_modules():
+        is_linear = isinstance(module, nn.Linear) and not isinstance(module, Float32Head)
+        if is_linear:
+            able.add(path.rsplit(".", 1)[-1])
+        for name in targets:
+            if path == name or path.endswith(f".{name}"):
+                found.add(name)
+                if not is_linear and not isinstance(module, nn.Embedding):
+                    unable[name] = f"{name}（{type(module).__name__}）"
+    problems = []
+    if unable:
+        problems.append(f"不能给 {'、'.join(unable[name] for name in targets if name in unable)} 加 LoRA")
+    if missing := [name for name in targets if name not in found]:
+        problems.append(f"模型里没有 {'、'.join(missing)}")
+    if problems:
+        raise UserError(f"--target_modules：{'；'.join(problems)}；可选 {'、'.join(sorted(able))}")
 
 
 def _has_tied_embeddings(model) -> bool:

