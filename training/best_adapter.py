@@ -6,7 +6,6 @@ nearly as much as the training. Each checkpoint carries a copy, so a resumed run
 
 import dataclasses
 import json
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ class BestAdapter:
         return self.patience is not None and self.misses >= self.patience
 
     def offer(self, model, accuracy: float, loss: float, step: int) -> None:
-        """Keep the model's adapter if it is better than all before."""
-        if not math.isfinite(loss) or (accuracy, -loss) <= (self.accuracy, -self.loss):
+        """Keep the model's adapter if it is better than all before; `loss` is finite."""
+        if (accuracy, -loss) <= (self.accuracy, -self.loss):
             self.misses += 1
             return
         from peft import get_peft_model_state_dict

@@ -92,6 +92,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         use_cpu=device.kind == "cpu",
         save_strategy="steps",
         save_steps=config.save_steps,
+        logging_nan_inf_filter=False,  # would show a run that diverges as one whose loss is 0
         logging_steps=max(1, min(50, total_steps(config, rows) // 10)),
         seed=config.seed,
         data_seed=config.seed,
@@ -106,7 +107,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
 
 
 class EvaluateAndKeepBest(TrainerCallback):
-    """Evaluate every `every` steps and at the end, and stop when patience is over.
+    """Evaluate every `every` steps and at the end; stop when patience is over, and with a message after divergence.
 
     By step and never by epoch: Trainer saves the checkpoint of an epoch's last step before the
     evaluation of that epoch, and a run resumed from there would never do this evaluation.
@@ -120,6 +121,11 @@ class EvaluateAndKeepBest(TrainerCallback):
             control.should_evaluate = True
 
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
+        if not math.isfinite(metrics["eval_loss"]):
+            raise UserError(
+                f"训练发散了：第 {state.global_step} 步的验证损失是 {metrics['eval_loss']}。减小 --learning_rate，"
+                "加 --resume_from_checkpoint none 重新训练；输出文件夹里原有的 lora_adapter 没有动"
+            )
         self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
         if self.best.should_stop:
             control.should_training_stop = control.should_save = True
@@ -202,8 +208,6 @@ class SentimentTrainer(PiecewiseTrainer):
 
     def finished_model(self):
         """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
-        if not self.best.step:
-            raise UserError("训练发散了：验证损失一次也不是有限的数。减小 --learning_rate 后重新训练")
         self.best.load_into(self.model)
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 

@@ -8,12 +8,8 @@ import torch
 from small_runs import At, go_on, interrupt, make_trainer, outcome
 from transformers import set_seed
 
-from configs.lora_config import LoraSettings
-from configs.training_config import TrainingConfig
-from modeling.base_model import build_for_training
 from prediction.predictor import pad
 from runtime.signals import Interrupted
-from training.best_adapter import BestAdapter
 from training.checkpoints import (
     Run,
     choose_checkpoint,
@@ -109,16 +105,3 @@ def test_patience_is_kept_and_nothing_follows_its_end(small_base, tmp_path):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     assert outcome(go_on(small_base, folder, **settings), folder) == expected
     assert outcome(go_on(small_base, folder, **settings), folder) == expected  # killed while it measured
-
-
-def test_a_loss_that_is_not_a_number_is_never_the_best(small_base, tmp_path):
-    model, _ = build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())
-    best = BestAdapter(tmp_path)
-    for step, loss in enumerate([0.7, float("nan"), 0.6, float("nan")], start=1):
-        best.offer(model, 0.5, loss, step)
-    assert (best.step, best.loss, best.misses) == (3, 0.6, 1)
-    best.offer(model, 0.9, float("nan"), 5)  # NaN logits all answer label 0, which skewed data rewards
-    assert best.step == 3
-    first = BestAdapter(tmp_path)
-    first.offer(model, 0.9, float("nan"), 1)
-    assert first.step == 0

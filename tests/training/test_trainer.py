@@ -12,9 +12,10 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from small import REPOSITORY, assert_one_message, run_script, small_reviews
+from small import REPOSITORY, assert_one_message, run_main, run_script, small_reviews
 from transformers import set_seed
 
+import train
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.dataset import LABEL_NAMES, Rows
@@ -23,8 +24,9 @@ from modeling.adapter_folder import SentimentConfig, save_adapter
 from modeling.base_model import build_for_training, load_tokenizer
 from modeling.devices import Device
 from prediction.predictor import SentimentPredictor, pad, predict_logits
+from training import trainer as training
 from training.best_adapter import BestAdapter
-from training.checkpoints import Run
+from training.checkpoints import Run, fault_of, find_checkpoints
 from training.sampling import LengthGroupedSampler
 from training.tokenized_dataset import tokenize
 from training.trainer import build_trainer, steps_per_epoch
@@ -309,3 +311,26 @@ def test_checkpoints_of_another_run_end_with_what_differs(interrupted, tmp_path)
     assert result.returncode == 0
     manifests = [json.loads((path / "manifest.json").read_text()) for path in tmp_path.glob("checkpoint-*")]
     assert manifests and all(manifest["fingerprint"]["lora_r"] == 4 for manifest in manifests)
+
+
+def test_a_diverged_run_says_so_at_its_next_evaluation_and_leaves_the_old_adapter(
+    small_base, review_files, tmp_path, monkeypatch
+):
+    command = ["--model_name", small_base, *review_files, "--max_length", "64", "--output_dir", tmp_path]
+    assert run_main(train.main, *command, "--max_steps", "2").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "lora_adapter").iterdir()}
+    losses, loss_of = [], training.mean_cross_entropy
+
+    def diverging(*args, **kwargs):
+        losses.append(loss_of(*args, **kwargs))
+        return losses[-1] * (1 if len(losses) < 7 else float("nan"))
+
+    monkeypatch.setattr(training, "mean_cross_entropy", diverging)
+    result = run_main(train.main, *command, "--max_steps", "40", "--eval_steps", "5", "--save_steps", "3")
+    assert_one_message(result, "发散", "第 10 步", "--learning_rate", "--resume_from_checkpoint none")
+    assert len(losses) == 10
+    assert "'loss': 'nan'" in result.stdout and "'loss': '0'" not in result.stdout
+    assert {path.name: path.read_bytes() for path in (tmp_path / "lora_adapter").iterdir()} == before
+    checkpoints = find_checkpoints(tmp_path)
+    assert [path.name for path in checkpoints] == ["checkpoint-9", "checkpoint-6", "checkpoint-3"]
+    assert all(fault_of(path) is None for path in checkpoints)
