@@ -117,8 +117,8 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
     transformers_logging.disable_progress_bar()
     if quantize:
         options["quantization_config"] = nf4_config(device, whole)
-        # A quantised model cannot be moved after it is made.
-        options["device_map"] = {"": torch.cuda.current_device()} if device.kind == "cuda" else None
+        # A quantised model cannot be moved after it is made, and left to itself transformers knows no MPS.
+        options["device_map"] = {"": torch.cuda.current_device() if device.kind == "cuda" else device.kind}
     try:
         # Left open, transformers asks on the terminal whether to run the folder's own code, and takes a "y" that
         # is piped in. Weights in pickle files could run code too.

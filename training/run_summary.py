@@ -43,6 +43,8 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     ]
     if config.use_qlora and device.kind == "cpu":
         lines.append("注意      没有 CUDA：4 比特在 CPU 上可以运行，但比不加 --use_qlora 慢得多")
+    if config.use_qlora and device.kind == "mps":
+        lines.append("注意      bitsandbytes 的 4 比特在 MPS 上先还原再乘：省内存但慢；还没有在 Mac 上试过")
     if is_paged(config.optim or ADAMW) and device.kind == "cpu":
         lines.append(f"注意      没有 CUDA：--optim {config.optim} 在 CPU 上不分页，其余照算")
     if device.kind == "cuda" and not device.bf16:

@@ -270,6 +270,8 @@ def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
         (Device("cuda", False), False, "Ampere 之前"),
         (Device("cuda", True), False, None),
         (Device("cpu", True), True, "4 比特在 CPU 上"),
+        (Device("mps", False), True, "4 比特在 MPS 上"),
+        (Device("mps", False), False, None),
         (Device("cpu", True), False, None),
     ],
 )

@@ -1,6 +1,7 @@
 """What training must get right, on throwaway models; and the real command line, killed and resumed."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from modeling.adapter_folder import SentimentConfig, save_adapter
 from modeling.base_model import build_for_training, load_tokenizer
 from modeling.devices import Device
 from prediction.predictor import SentimentPredictor, pad, predict_logits
+from runtime.errors import UserError
 from training import trainer as training
 from training.best_adapter import BestAdapter
 from training.checkpoints import Run, fault_of, find_checkpoints
@@ -184,6 +186,22 @@ def test_qlora_trains_on_the_cpu(small_base, tmp_path):
     before = layer.lora_B["default"].weight.detach().clone()
     trainer.train()
     assert not torch.equal(before, layer.lora_B["default"].weight)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("cuda", 3), ("mps", "mps"), ("cpu", "cpu")])
+def test_a_four_bit_base_is_made_where_the_batches_go(small_base, monkeypatch, kind, place):
+    """Left to itself, transformers makes it on a device of its own choice, which on a Mac is the CPU."""
+
+    def from_pretrained(folder, **options):
+        raise RuntimeError(f"on {options['device_map']}")
+
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    monkeypatch.setattr("modeling.base_model.best_device", lambda: Device(kind, False))
+    for head, auto_class in (("classifier", "SequenceClassification"), ("label_scoring", "CausalLM")):
+        monkeypatch.setattr(f"transformers.AutoModelFor{auto_class}.from_pretrained", from_pretrained)
+        config = TrainingConfig(model_name=str(small_base), use_qlora=True, head=head)
+        with pytest.raises(UserError, match=re.escape(f"on { ({'': place}) }")):
+            build_for_training(config, LoraSettings())
 
 
 def test_sampler_holds_every_row_once_and_pads_little():
