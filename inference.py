@@ -13,7 +13,6 @@ In a program:
 
 import io
 import json
-import os
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -43,7 +42,6 @@ DEMO = (
     "外观不错，就是散热不行，玩一会儿游戏就烫手，后悔买了。",
     "虽然价格稍高，但音质确实对得起这个价。",
 )
-HISTORY = Path(os.path.expanduser("~/.chinese_sentiment_history"))  # leaves ~ as it is where there is no home
 
 
 def __getattr__(name: str) -> Any:
@@ -130,8 +128,12 @@ def describe(answer: dict[str, Any]) -> str:
 
 
 def run_prompt(predictor: "SentimentPredictor") -> None:
-    """One review a line until quit, exit or Ctrl-D; arrow keys edit and recall, where readline is there."""
-    finish = use_readline()
+    """One review a line until quit, exit or Ctrl-D; arrow keys edit and recall, where readline is there.
+
+    What was typed is forgotten at the end.
+    """
+    with suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401 (from now on `input` edits lines)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a terminal in another encoding than Python's
     print("输入一条评论，回车即得结果；quit、exit 或 Ctrl-D 结束。")
@@ -141,8 +143,6 @@ def run_prompt(predictor: "SentimentPredictor") -> None:
                 answer_line(predictor, text)
     except EOFError:
         print()
-    finally:
-        finish()
 
 
 def answer_line(predictor: "SentimentPredictor", text: str) -> None:
@@ -150,23 +150,6 @@ def answer_line(predictor: "SentimentPredictor", text: str) -> None:
         print(f"  {describe(predictor.predict(text))}")
     except ValueError as error:
         print(f"  {error}")
-
-
-def use_readline():
-    """Switch on line editing with history; returns what saves the history (nothing on Windows)."""
-    try:
-        import readline
-    except ImportError:
-        return lambda: None
-    with suppress(OSError):  # none yet, or not ours to read
-        readline.read_history_file(HISTORY)
-    readline.set_history_length(1000)
-    return lambda: save_history(readline)
-
-
-def save_history(readline) -> None:
-    with suppress(OSError):
-        readline.write_history_file(HISTORY)
 
 
 def predict_input(predictor: "SentimentPredictor", args) -> None:

@@ -83,7 +83,11 @@ def tokenizer():
         warnings.simplefilter("ignore")  # jieba 0.42 has invalid escapes, which newer Pythons warn of
         import jieba
     jieba.setLogLevel(logging.ERROR)  # it announces its dictionary on stderr
-    return jieba.Tokenizer()
+    own = jieba.Tokenizer()
+    # Left to itself it keeps its dictionary in the temporary folder, and believes what anybody has put there.
+    own.FREQ, own.total = own.gen_pfdict(own.get_dict_file())
+    own.initialized = True
+    return own
 
 
 def tokens(text: str) -> list[tuple[str, int, int]]:

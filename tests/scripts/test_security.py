@@ -2,10 +2,14 @@
 
 import io
 import json
+import marshal
+import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from small import REPOSITORY, ask, assert_one_message, change_json, run_script
 
 from model_evaluation.confidence_analysis import save_calibration
 from model_evaluation.report_generator import write_report
+from model_evaluation.robustness import word_lists as perturbations_resources
 from runtime.errors import UserError
 from training.best_adapter import BestAdapter
 
@@ -126,6 +131,36 @@ def test_calibration_does_not_write_through_a_link_into_another_folder(adapter, 
     with pytest.raises(UserError, match="链接"):
         save_calibration(str(foreign), 2.0, [])
     assert (mine / "sentiment_config.json").read_bytes() == before
+
+
+def test_what_was_typed_at_the_prompt_is_written_nowhere(plain_adapter, tmp_path):
+    """Also what arrow keys bring back, on a terminal of its own."""
+    pty = pytest.importorskip("pty")
+    controller, terminal = pty.openpty()
+    os.write(controller, "房间很干净\n\x1b[A\nquit\n".encode())
+    command = [sys.executable, "inference.py", "--model_path", str(plain_adapter), "--interactive"]
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONUTF8": "1", "TERM": "vt100"}
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": subprocess.PIPE}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, timeout=120, **streams)
+    os.close(terminal)
+    shown = os.read(controller, 1 << 16).decode(errors="replace")
+    os.close(controller)
+    assert done.returncode == 0 and shown.count("%") == 2, shown  # two answers: one review, and it again
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_word_list_in_the_temporary_folder_is_neither_read_nor_written(monkeypatch, tmp_path):
+    """Whoever has put a jieba.cache there would decide where words end."""
+    planted = tmp_path / "jieba.cache"
+    planted.write_bytes(marshal.dumps(({"店很": 9999}, 9999)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    perturbations_resources.tokenizer.cache_clear()
+    for present in (True, False):
+        if not present:
+            planted.unlink()
+        assert [word for word, *_ in perturbations_resources.tokens("酒店很干净")] == ["酒店", "很", "干净"]
+        perturbations_resources.tokenizer.cache_clear()
+    assert not list(tmp_path.iterdir())
 
 
 def everywhere(value, hostile: str):
