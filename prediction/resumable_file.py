@@ -13,10 +13,13 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic_files import write_json
+from filelock import FileLock, Timeout
+
+from runtime.atomic_files import give_name, write_json
 from runtime.errors import UserError
 
 BLOCK = 1 << 20
@@ -31,16 +34,25 @@ class PartialFile:
         self.state_path = self.target.with_name(self.target.name + ".partial.json")
         self.rows, self.size, self._digest = 0, 0, hashlib.sha256()
         self._resume = resume
+        self._lock = FileLock(self.target.with_name(self.target.name + ".partial.lock"), timeout=0)
 
     def __enter__(self) -> "PartialFile":
+        # The lock is a file of its own and comes first: the partial file itself may get its final name between its
+        # being opened here and locked, and would then be cut to nothing.
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            # Without a buffer, which would try again to write when it is closed.
-            self._file = open(self.path, "ab+", buffering=0, opener=_open_itself)
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(f"另一个进程正在写 {self.path}；等它结束，或换一个 --output") from None
         except OSError as error:
             raise self._unwritable(error) from None
         try:
-            _lock(self._file, self.path)
+            # Without a buffer, which would try again to write when it is closed.
+            self._file = open(self.path, "ab+", buffering=0, opener=_open_itself)
+        except OSError as error:
+            self._unlock()
+            raise self._unwritable(error) from None
+        try:
             if self._resume:
                 self._take_over()
             elif self.state_path.exists():
@@ -50,11 +62,13 @@ class PartialFile:
             self._file.truncate(self.size)
         except BaseException:
             self._file.close()
+            self._unlock()
             raise
         return self
 
     def __exit__(self, kind, *_) -> None:
         self._file.close()
+        self._unlock()
         if kind and self.rows and not issubclass(kind, UserError):
             print(f"\n已算好的 {self.rows:,} 条留在 {self.path}；用同样的命令加 --resume 接着算", file=sys.stderr)
 
@@ -74,13 +88,20 @@ class PartialFile:
 
     def finish(self) -> None:
         """The whole file takes the place of the old one."""
-        if os.name == "nt":  # an open file cannot be renamed there
-            self._file.close()
+        self._file.close()  # Windows renames no open file
         try:
-            os.replace(self.path, self.target)
+            give_name(self.path, self.target)
         except OSError as error:
             raise self._unwritable(error) from None
+        except UserError as error:
+            raise UserError(f"{error}，加上 --resume：算好的都留着") from None
         self.state_path.unlink(missing_ok=True)
+
+    def _unlock(self) -> None:
+        # While it is held: filelock tells whoever waits for the file that is gone.
+        with suppress(OSError):  # Windows removes no open file; filelock removes it there
+            os.unlink(self._lock.lock_file)
+        self._lock.release()
 
     def _take_over(self) -> None:
         """Go on behind the whole pieces of an earlier process."""
@@ -122,17 +143,3 @@ def _require_same(path: Path, theirs: Any, ours: dict[str, Any]) -> None:
             f"{path} 是另一次预测没有写完的结果，下面的不同：\n" + "\n".join(lines) + "\n"
             "换回原来的设置，或去掉 --resume 从头开始（会覆盖它）"
         )
-
-
-def _lock(file, path: Path) -> None:
-    """Two processes must not write one file; a killed process leaves no lock behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"另一个进程正在写 {path}；等它结束，或换一个 --output") from None
-    except OSError:  # a file system without locks
-        return

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -228,13 +229,53 @@ def test_an_output_that_is_a_link_stays_one(tmp_path):
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
-    pytest.importorskip("fcntl")
-    with PartialFile(tmp_path / "out.csv", KEY, resume=False) as partial:
-        partial.append(b"one\n", 1)
-        with pytest.raises(UserError, match="另一个进程"), PartialFile(tmp_path / "out.csv", KEY, resume=True):
-            pass
+    """Nor does the lock of one that was killed stay behind, or any lock file."""
+    held = f"""
+import time
+from pathlib import Path
+from prediction.resumable_file import PartialFile
+with PartialFile(Path({str(tmp_path / "out.csv")!r}), {KEY!r}, resume=False) as partial:
+    partial.append(b"one\\n", 1)
+    print("there", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+        assert process.stdout.readline() == b"there\n"
+        for resume in (True, False):
+            with pytest.raises(UserError, match="另一个进程"), PartialFile(tmp_path / "out.csv", KEY, resume):
+                pass
+        process.kill()
+        process.wait()
+    with PartialFile(tmp_path / "out.csv", KEY, resume=True) as partial:
+        assert partial.rows == 1
         partial.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
     assert (tmp_path / "out.csv").read_bytes() == b"one\n"
+
+
+def test_an_output_that_another_process_finishes_meanwhile_is_not_cut(tmp_path, monkeypatch):
+    """The second has opened the partial file when the first gives it its final name and lets go of it."""
+    target, opened = tmp_path / "out.csv", []
+    first = PartialFile(target, KEY, resume=False)
+    first.__enter__()
+    first.append(b"one\n", 1)
+    really_open = os.open
+
+    def open_slowly(path, *arguments, **options):
+        handle = really_open(path, *arguments, **options)
+        if str(path) == str(first.path) and not opened:
+            opened.append(path)
+            first.finish()
+            first.__exit__(None)
+        return handle
+
+    monkeypatch.setattr(os, "open", open_slowly)
+    with contextlib.suppress(UserError), PartialFile(target, KEY, resume=False):
+        pass
+    if not opened:
+        first.finish()
+        first.__exit__(None)
+    assert target.read_bytes() == b"one\n"
 
 
 def test_a_full_disk_is_told_in_one_message_and_what_was_whole_stays(tmp_path):

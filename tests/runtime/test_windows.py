@@ -99,6 +99,22 @@ def test_an_output_of_many_pieces_takes_its_name(windows, tmp_path):
     assert target.read_bytes() == b"new\n" and [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
+def test_an_output_that_a_spreadsheet_has_open_is_named_and_the_answers_are_kept(windows, tmp_path):
+    target = tmp_path / "out.csv"
+    target.write_bytes(b"old\n")
+    with (
+        open(target),
+        pytest.raises(UserError, match=r"别的程序正打开着.*--resume"),
+        PartialFile(target, {"model": "a"}, resume=False) as partial,
+    ):
+        partial.append(b"new\n", rows=1)
+        partial.finish()
+    with PartialFile(target, {"model": "a"}, resume=True) as partial:
+        assert partial.rows == 1 and target.read_bytes() == b"old\n"
+        partial.finish()
+    assert target.read_bytes() == b"new\n"
+
+
 def test_a_folder_that_another_program_has_open_is_named_and_stays(windows, tmp_path):
     with atomic_folder(tmp_path / "adapter") as new:
         (new / "weights").write_text("old")
