@@ -9,9 +9,11 @@ obeyed.
 """
 
 import json
+import sys
 from pathlib import Path
 
-from runtime.errors import UserError
+from runtime.errors import UserError, disk_full_message, first_line, is_disk_full
+from runtime.processes import is_main
 
 PROBE_SECONDS = 5
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
@@ -38,11 +40,19 @@ def fetch(name: str, kind: str, patterns: list[str], way_out: str, commit: str |
             folder = snapshot_download(**wanted)
     except errors.HFValidationError:
         raise UserError(f"{CHINESE_KIND[kind]}名 {name!r} 不合规；Hub 上的名字形如 Qwen/Qwen2.5-1.5B") from None
-    except (errors.HfHubHTTPError, httpx.TransportError, json.JSONDecodeError, OSError) as error:
+    # RuntimeError: hf-xet has no other kind for a broken connection or a full disk.
+    except (errors.HfHubHTTPError, httpx.TransportError, json.JSONDecodeError, OSError, RuntimeError) as error:
+        while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__  # "not in the cache either", raised from what the hub has answered
         try:
             folder = snapshot_download(**wanted, local_files_only=True)
         except errors.LocalEntryNotFoundError:
             raise UserError(_explained(error, name, kind, way_out, commit)) from None
+        if not isinstance(error, errors.OfflineModeIsEnabled) and is_main():
+            print(
+                f"注意：{_reason(error)}，用本机缓存里的{CHINESE_KIND[kind]} {name}（提交 {Path(folder).name[:8]}）",
+                file=sys.stderr,
+            )
     return Path(folder), Path(folder).name
 
 
@@ -61,33 +71,81 @@ def _whole_in_cache(wanted: dict) -> str | None:
 
 
 def _explained(error: Exception, name: str, kind: str, way_out: str, commit: str | None) -> str:
-    """The reason why neither the hub nor the cache has given the files, and the ways out."""
-    from huggingface_hub import errors
+    """The reason why neither the hub nor the cache has given the files, and what to do about it."""
+    from huggingface_hub import constants, errors
 
-    if isinstance(error, errors.RevisionNotFoundError):
-        return (
-            f"Hub 上的{CHINESE_KIND[kind]} {name} 没有提交 {commit}（作者可能改写了历史），本机缓存里的也不完整。"
-            "请从别处拿到这个提交的文件，放进一个文件夹，用 --base_model_name 指定"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"Hub 上没有{CHINESE_KIND[kind]} {name}（或者它需要登录：hf auth login）；检查名字，或改用 {way_out}"
-    return _unreachable(name, kind, way_out, _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    return f"服务器回答 {response.status_code}" if response is not None else type(error).__name__
-
-
-def _unreachable(name: str, kind: str, way_out: str, reason: str) -> str:
-    from huggingface_hub import constants
-
+    what = f"{CHINESE_KIND[kind]} {name}"
+    if is_disk_full(error):
+        full = disk_full_message(error, Path(constants.HF_HUB_CACHE) / "…")
+        return f"{what} 没有下载完：{full}；也可以用环境变量 HF_HOME 把缓存放到别的磁盘"
+    if isinstance(error, errors.HfHubHTTPError) and (said := _refused(error, what, name, kind, commit)):
+        return f"{said}；或改用 {way_out}"
+    if isinstance(error, OSError) and error.errno is not None:
+        place = error.filename or constants.HF_HUB_CACHE
+        return f"{what} 没有下载完：不能写 {place}（{error.strerror}）；检查权限，或用环境变量 HF_HOME 把缓存放到别处"
     if constants.HF_HUB_OFFLINE:
         where = "HF_HUB_OFFLINE 已打开，而本机缓存里没有它，或不完整"
     else:
-        where = f"连不上 {constants.ENDPOINT}（{reason}），本机缓存里也没有它，或不完整"
+        where = f"{_reason(error)}，本机缓存里也没有它，或不完整"
     return (
-        f"拿不到{CHINESE_KIND[kind]} {name}：{where}。可以：\n"
+        f"拿不到{what}：{where}。可以：\n"
         "  1. 设置镜像后再运行：export HF_ENDPOINT=https://hf-mirror.com（Windows：set HF_ENDPOINT=…）\n"
         f"  2. 改用 {way_out}"
     )
+
+
+def _refused(error, what: str, name: str, kind: str, commit: str | None) -> str | None:
+    """The cause and the remedy where the hub has answered and no mirror would help; None where it is only broken."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"Hub 上的{what} 没有提交 {commit}（作者可能改写了历史），本机缓存里的也不完整。"
+            "请从别处拿到这个提交的文件，放进一个文件夹，用 --base_model_name 指定"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
+        return (
+            f"{what} 要先同意它的许可才能下载：在 {page} 登录并同意（有的要等作者批准），"
+            "再在本机登录（hf auth login，或设 HF_TOKEN），重新运行"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"Hub 上没有{what}（或者它是私有的，需要登录：hf auth login）；检查名字"
+    if status == 401:
+        return f"Hub 不认登录的令牌（401），拿不到{what}：重新登录（hf auth login），或去掉、改正环境变量 HF_TOKEN"
+    if status == 403:
+        said = f"：{error.server_message}" if error.server_message else ""
+        return (
+            f"Hub 拒绝给出{what}（403{said}）：令牌没有读它的权限，或者这个账号、这个网络不许下载；"
+            "用有权限的令牌登录（hf auth login；hf auth whoami 看现在是谁）"
+        )
+    if status == 429:
+        return (
+            f"{what} 没有下载完：请求太多，Hub 在限速（429）。{_waiting_time(error.response.headers)}再运行同一条命令，"
+            "下载好的文件不会重来；登录（hf auth login）后限额更高"
+        )
+    return None
+
+
+def _waiting_time(headers) -> str:
+    """How long a hub that limits the rate of requests wants to be left alone, as it says in its headers."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    after, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
+    if after.isdigit():
+        return f"等 {after} 秒"
+    if limit is not None and limit.remaining == 0:
+        return f"等 {limit.reset_in_seconds} 秒"
+    return f"等到 {after} " if after else "等几分钟"
+
+
+def _reason(error: Exception) -> str:
+    """A few words on what went wrong between here and the hub."""
+    from huggingface_hub import constants
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"{constants.ENDPOINT} 回答 {status}"
+    said = first_line(error) if isinstance(error, RuntimeError) else type(error).__name__
+    return f"连不上 {constants.ENDPOINT}（{said}）"

@@ -100,20 +100,23 @@ class LoopbackHub:
     """Serves `root/models/ORG/NAME` and `root/datasets/ORG/NAME` while its `with` block lasts.
 
     `url` is the value for `HF_ENDPOINT`; after the block it refuses connections. The switches may be
-    thrown at any time: `failing = (status, part)` answers each path that contains `part` with that
-    status, and with `delay` seconds each connection is accepted at once and answered only then.
+    thrown at any time: after `fail_with(status, part)` each path that contains `part` is answered with that
+    status, and the headers given; and with `delay` seconds each connection is accepted at once and answered only then.
     """
 
     def __init__(self, root: Path, page_size: int = PAGE_SIZE):
         self.root, self.page_size = root, page_size
         self.requests: list[Request] = []
         self.failing: tuple[int, str] | None = None
+        self.failing_headers: dict[str, str] = {}
         self.delay = 0.0
         self.offers_xet = False
         self.closing = threading.Event()
 
-    def fail_with(self, status: int, part: str = "") -> None:
+    def fail_with(self, status: int, part: str = "", **headers: str) -> None:
+        """`headers` with _ for -, such as X_Error_Code="GatedRepo"."""
         self.failing = (status, part)
+        self.failing_headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def repository(self, kind: str, name: str) -> Repository:
         folder = self.root / kind / name
@@ -156,7 +159,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             if hub.failing and hub.failing[1] in path:
-                raise Failure(hub.failing[0])
+                self.answer(hub.failing[0], b'{"error": "as told"}', hub.failing_headers)
+                return
             self.route(hub, path, body)
         except Failure as failure:
             headers = {"X-Error-Code": failure.code} if failure.code else {}

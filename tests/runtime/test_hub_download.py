@@ -63,10 +63,11 @@ def test_the_default_command_trains_on_the_hubs_model_and_reviews(first_run):
 
 
 def test_a_warm_cache_serves_when_the_hub_is_gone(first_run, tmp_path):
-    _, home, output, *_ = first_run
+    _, home, output, commit, _ = first_run
     gone = "http://127.0.0.1:9"
     result = train(gone, home, "--output_dir", tmp_path)
     assert result.returncode == 0, result.stderr
+    assert f"连不上 {gone}" in result.stderr and f"Qwen/Qwen2.5-1.5B（提交 {commit[:8]}）" in result.stderr
     answer = run_script(
         "inference.py", "--model_path", output / "lora_adapter", "--text", "好",
         env=ONLINE | hub_environment(gone, home),
@@ -194,3 +195,48 @@ def test_xet_is_left_alone_at_the_hub_itself_and_off_at_a_mirror_also_for_progra
             [sys.executable, "-c", ask], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
         )
         assert done.stdout.strip() == switch, (endpoint, done.stderr)
+
+
+LIMITED = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
+
+
+@pytest.mark.parametrize(
+    ("status", "part", "headers", "words"),
+    [
+        (
+            403,
+            "/resolve/",
+            {"X_Error_Code": "GatedRepo"},
+            ["https://huggingface.co/Qwen/Qwen2.5-1.5B", "同意", "hf auth login"],
+        ),
+        (401, "/api/", {"X_Error_Code": "GatedRepo"}, ["同意", "hf auth login"]),
+        (401, "/api/", {"X_Error_Message": "Invalid credentials in Authorization header"}, ["令牌", "401", "HF_TOKEN"]),
+        (403, "/resolve/", {"X_Error_Message": "Not from this place"}, ["403", "权限", "Not from this place"]),
+        (429, "/api/", {"Retry_After": "120"}, ["429", "限速", "等 120 秒"]),
+        (429, "/api/", LIMITED, ["429", "等 55 秒"]),
+        (429, "/api/", {}, ["429", "等几分钟"]),
+        (503, "/api/", {}, ["503", "HF_ENDPOINT"]),
+    ],
+    ids=["gated file", "gated", "wrong token", "forbidden", "limited", "limited by policy", "limited, no time", "down"],
+)
+def test_what_the_hub_refuses_is_told_with_its_cause(root, tmp_path, status, part, headers, words):
+    fetch = "lambda: fetch('Qwen/Qwen2.5-1.5B', 'model', MODEL_FILES, 'something else')"
+    script = f"from runtime.errors import run_script; from runtime.hub_download import *; run_script({fetch})"
+    with LoopbackHub(root) as hub:
+        hub.fail_with(status, part, **headers)
+        result = run_script("-c", script, env=ONLINE | hub_environment(hub.url, tmp_path))
+    assert_one_message(result, "Qwen/Qwen2.5-1.5B", *words)
+    assert ("hf-mirror" in result.stderr) == (status == 503)  # a mirror helps against nothing else
+
+
+def test_a_disk_that_is_full_of_the_download(root, first_run, tmp_path):
+    resource = pytest.importorskip("resource")
+    limit = (1 << 15, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    with LoopbackHub(root) as hub:
+        environment = ONLINE | hub_environment(hub.url, tmp_path)
+        result = run_script(
+            "inference.py", "--model_path", first_run[2] / "lora_adapter", "--text", "好", env=environment,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+        )  # fmt: skip
+    assert_one_message(result, "Qwen/Qwen2.5-1.5B", str(tmp_path), "磁盘还剩", "HF_HOME")
+    assert "hf-mirror" not in result.stderr
