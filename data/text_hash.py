@@ -8,11 +8,12 @@ repeated review. The hash is the first 8 bytes of SHA-256 over its UTF-8 bytes: 
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 
 def normalize_for_matching(text: str) -> str:
     """Normal form under which two texts count as equal; may be empty ("！！！")."""
-    return "".join(ch for ch in unicodedata.normalize("NFKC", text).casefold() if ch.isalnum())
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
 
 
 def text_hash(text: str) -> str:
@@ -23,3 +24,9 @@ def text_hash(text: str) -> str:
     """
     key = normalize_for_matching(text) or text.strip()
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def text_ids(texts: Sequence[str]) -> list[int]:
+    """A number for each text, shared by the rows of the same text: 0, 1, … in the order of first appearance."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(text_hash(text), len(numbers)) for text in texts]

@@ -44,7 +44,11 @@ class ConfidenceStep(Step):
         held_out = unseen_rows(evaluation.config.model_path, evaluation.validation)
         validation, test = evaluation.predictions(held_out), evaluation.predictions(evaluation.rows)
         result = confidence_analysis(validation, test)
-        validation_facts = {"n": len(held_out), "left_out_seen": len(evaluation.validation) - len(held_out)}
+        validation_facts = {
+            "n": len(held_out),
+            "n_texts": len(validation.first_rows),
+            "left_out_seen": len(evaluation.validation) - len(held_out),
+        }
         provenance = evaluation.provenance()
         provenance["data"]["validation"] = validation_facts | {"fingerprint": held_out.fingerprint()}
         write_json(evaluation.output / self.file_name, result | provenance)
@@ -63,13 +67,18 @@ def unseen_rows(model_path: str, rows: Rows) -> Rows:
 def confidence_analysis(validation: Predictions, test: Predictions) -> dict:
     """Temperature and thresholds chosen on `validation`, everything else reported on `test`, JSON-ready.
 
+    Both are chosen on the first row of each different text: copies are no further evidence. See `threshold_table` for
+    copies that carry different labels.
+
     The keys of `confidence_summary` are of the raw confidence, max(probs); thresholds and the risk-coverage curve are
     of the confidence after the temperature, which is the one that `SentimentPredictor` returns.
     """
-    temperature = fit_temperature(validation.logits, validation.labels)
+    once = validation.select(validation.first_rows)
+    temperature = fit_temperature(once.logits, once.labels)
     calibrated = softmax(test.logits, temperature).max(axis=1)
     return confidence_summary(test) | {
         "n": len(test),
+        "n_texts": len(test.first_rows),
         "temperature": temperature,
         "calibration": {
             "validation": calibration_report(validation, temperature),

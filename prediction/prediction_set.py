@@ -9,10 +9,12 @@ No torch in here, so that whoever only reads `predictions.jsonl` starts at once.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from data.text_hash import text_ids
 from runtime.atomic_files import atomic_write
 
 
@@ -57,6 +59,16 @@ class Predictions:
         if self.logits.shape[1] != 2:
             raise ValueError(f"p_positive needs two classes, these are {self.logits.shape[1]}")
         return self.probs[:, 1]
+
+    @cached_property
+    def text_ids(self) -> np.ndarray:
+        """(N,) int64, the same for rows of the same text (`data.text_hash`): 0, 1, … in the order of appearance."""
+        return np.array(text_ids(self.texts), dtype=np.int64)
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """Position of the first row of each different text, ascending."""
+        return np.unique(self.text_ids, return_index=True)[1]
 
     def select(self, indices) -> "Predictions":
         """The rows at `indices` (integers or a boolean mask of length N)."""

@@ -43,8 +43,9 @@ def compare_baselines(
     and names the base, which is loaded beside it. `train_rows` are those that the adapter was trained on, `model_path`
     its folder, which tells what its training cost.
 
-    Returns {"n", "fine_tuned_model": entry, "baseline_model": entry of the un-tuned base, "improvement",
-    "relative_improvement", "baselines": {name: entry} of the others, "timing"}; for an entry see `baseline_entry`.
+    Returns {"n", "n_texts" (different ones), "fine_tuned_model": entry, "baseline_model": entry of the un-tuned base,
+    "improvement", "relative_improvement", "baselines": {name: entry} of the others, "timing"}; for an entry see
+    `baseline_entry`.
     """
     from tqdm import tqdm
 
@@ -67,6 +68,7 @@ def compare_baselines(
 
     return {
         "n": len(test_rows),
+        "n_texts": len(predictions.first_rows),
         "fine_tuned_model": fine_tuned,
         "baseline_model": base,
         **improvement(fine_tuned["accuracy"], base["accuracy"]),
@@ -108,13 +110,14 @@ def baseline_entry(
 ) -> dict[str, Any]:
     """The figures of one model, JSON-ready: title, accuracy, f1 (macro), auc, intervals, mcnemar, costs and note.
 
-    `timed` are the texts to time it on. `mcnemar`: `b` rows that only the fine-tuned model has right, `c` rows that
+    `timed` are the texts to time it on. `mcnemar`: `b` texts that only the fine-tuned model has right, `c` texts that
     only this one has; None for the fine-tuned model itself, whose `fine_tuned` is None.
     """
     metrics = classification_metrics(answers, labels, seed=seed)
     mcnemar = None
     if fine_tuned is not None:
-        mcnemar = mcnemar_exact(fine_tuned.pred == fine_tuned.labels, answers.pred == answers.labels)
+        right_before, right = fine_tuned.pred == fine_tuned.labels, answers.pred == answers.labels
+        mcnemar = mcnemar_exact(right_before, right, answers.text_ids)
     return {
         "title": baseline.title,
         **{name: metrics[name] for name in FIGURES},

@@ -11,7 +11,7 @@ Confidence is the probability of the predicted label, for any number of classes;
 import numpy as np
 
 from model_evaluation.metrics.classification import checked_labels
-from model_evaluation.metrics.intervals import wilson_interval
+from model_evaluation.metrics.intervals import share_interval
 from prediction.prediction_set import Predictions, softmax
 
 BINS = 15  # as in Guo et al. 2017
@@ -51,7 +51,7 @@ def calibration_scores(predictions: Predictions, temperature: float = 1.0) -> di
         "ece_equal_mass": expected_calibration_error(confidence, correct, equal_mass_bins(confidence)),
         "brier": brier,
         "nll": negative_log_likelihood(predictions.logits, labels, temperature),
-        "reliability": reliability_curve(confidence, correct),
+        "reliability": reliability_curve(confidence, correct, predictions.text_ids),
     }
     return scores | ({"brier_binary": brier / 2} if probs.shape[1] == 2 else {})
 
@@ -112,21 +112,23 @@ def equal_mass_bins(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.digitize(confidence, np.unique(np.sort(confidence)[last]), right=True)
 
 
-def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> list[dict]:
-    """The equal-width bins that hold rows: low, high, count, confidence (mean), accuracy, interval (95%, Wilson)."""
+def reliability_curve(confidence: np.ndarray, correct: np.ndarray, text_ids: np.ndarray) -> list[dict]:
+    """The equal-width bins that hold rows: low, high, count, confidence (mean), accuracy, interval (95%, over texts).
+
+    All arrays (N,); equal `text_ids` are rows of the same text.
+    """
     numbers = equal_width_bins(confidence)
     curve = []
     for number in np.unique(numbers).tolist():
         rows = numbers == number
-        right, count = int(correct[rows].sum()), int(rows.sum())
         curve.append(
             {
                 "low": number / BINS,
                 "high": (number + 1) / BINS,
-                "count": count,
+                "count": int(rows.sum()),
                 "confidence": float(confidence[rows].mean()),
-                "accuracy": right / count,
-                "interval": list(wilson_interval(right, count)),
+                "accuracy": float(correct[rows].mean()),
+                "interval": share_interval(correct[rows], text_ids[rows]),
             }
         )
     return curve

@@ -7,14 +7,21 @@
 
 Conventions are sklearn's: a ratio with nothing below the line counts as 0, and a macro average runs over the classes
 that occur among the labels or the predictions. AUC takes P(label 1), with more than two classes each label's
-probability against the rest (Provost & Domingos 2000, but unweighted); confidence has no place here.
+probability against the rest (Provost & Domingos 2000, but unweighted); confidence has no place here. Figures are
+those of all rows; intervals resample texts, with all their rows: see `uncertainty`.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from model_evaluation.metrics.intervals import bootstrap_interval, clopper_pearson_interval, wilson_interval
+from model_evaluation.metrics.intervals import (
+    bootstrap_interval,
+    clopper_pearson_interval,
+    effective_size,
+    share_interval,
+)
 from prediction.prediction_set import Predictions
 
 MACRO_NAMES = ("accuracy", "precision", "recall", "f1")
@@ -23,19 +30,22 @@ MACRO_NAMES = ("accuracy", "precision", "recall", "f1")
 def classification_metrics(
     predictions: Predictions, label_names: Sequence[str], intervals: bool = True, seed: int = 0
 ) -> dict:
-    """JSON-ready: n, accuracy, macro precision/recall/f1, auc, auc_per_class, confusion_matrix, per_class, intervals.
+    """JSON-ready: n, n_texts, accuracy, macro precision/recall/f1, auc, auc_per_class, confusion_matrix, per_class,
+    intervals.
 
-    `confusion_matrix[i][j]` counts texts of label i predicted as j. `auc_per_class` maps each label name to its AUC
-    against the rest, None where no text has the label or all have; `auc` is the mean of the others, None where there
-    is none, and `auc_reason` says what is left out (None where nothing is). `intervals` maps each of the five to
-    [low, high] and is left out with `intervals=False`. Where all resamples agree, as when all rows are right, there is
-    None; the accuracy then has the exact interval (Clopper-Pearson). None also where the AUC is undefined.
+    `n_texts` counts different texts. `confusion_matrix[i][j]` counts rows of label i predicted as j. `auc_per_class`
+    maps each label name to its AUC against the rest, None where no text has the label or all have; `auc` is the mean
+    of the others, None where there is none, and `auc_reason` says what is left out (None where nothing is).
+    `intervals` maps each of the five to [low, high] and is left out with `intervals=False`. Where all resamples agree,
+    as when all rows are right, there is None; the accuracy then has the exact interval (Clopper-Pearson). None also
+    where the AUC is undefined.
     ValueError for no rows, no labels, labels out of range, logits that are no numbers, or names that do not fit.
     """
     labels = checked_labels(predictions)
     confusion = confusion_matrix(labels, predictions.pred, predictions.logits.shape[1])
     result = {
         "n": len(labels),
+        "n_texts": len(predictions.first_rows),
         **dict(zip(MACRO_NAMES, macro_scores(confusion).tolist(), strict=True)),
         "confusion_matrix": confusion.tolist(),
         "per_class": _per_class(confusion, label_names),
@@ -43,7 +53,7 @@ def classification_metrics(
     }
     if intervals:
         auc_scores = None if result["auc"] is None else _auc_scores(predictions)
-        result["intervals"] = _intervals(confusion, auc_scores, labels, seed)
+        result["intervals"] = _intervals(predictions, confusion, auc_scores, seed)
     return result
 
 
@@ -53,18 +63,22 @@ def seen_unseen_metrics(
     """The metrics of all rows and of the unseen ones; of rows that also occur in training, accuracy alone.
 
     `seen` (N,) bool. Returns {"all": metrics, "unseen": metrics or None, "seen": {"n", "accuracy", "interval"} or
-    None}; None where there is no such row. The interval is Wilson's.
+    None}; None where there is no such row. The interval is Wilson's, over texts.
     """
     seen = np.asarray(seen)
     if seen.shape != (len(predictions),) or seen.dtype != bool:
         raise ValueError(f"seen must be {len(predictions)} booleans, got {seen.dtype} of shape {seen.shape}")
     labels = checked_labels(predictions)
-    right, total = int((predictions.pred == labels)[seen].sum()), int(seen.sum())
+    right, total = (predictions.pred == labels)[seen], int(seen.sum())
     unseen = None if seen.all() else classification_metrics(predictions.select(~seen), label_names, intervals, seed)
     return {
         "all": classification_metrics(predictions, label_names, intervals, seed),
         "unseen": unseen,
-        "seen": {"n": total, "accuracy": right / total, "interval": list(wilson_interval(right, total))}
+        "seen": {
+            "n": total,
+            "accuracy": float(right.mean()),
+            "interval": share_interval(right, predictions.text_ids[seen]),
+        }
         if total
         else None,
     }
@@ -99,18 +113,21 @@ def macro_scores(confusions: np.ndarray) -> np.ndarray:
     return np.stack([accuracy, *macro], axis=-1)
 
 
-def resampled_auc(scores: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The AUCs under any weighting of the rows, as a function: weights (B, N) of 0 or more -> (B, C).
+def resampled_auc(scores: np.ndarray, labels: np.ndarray, text_ids: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The AUCs under any weighting of the T texts, as a function: weights (B, T) of 0 or more -> (B, C).
 
     `scores` (N,) ranks label 1 (C = 1); (N, C) ranks each label against the rest. NaN where a side weighs nothing.
-    The rows are ranked here, once; a weighting then costs sums alone. Source of the rank form: Hanley & McNeil 1982.
+    A row weighs what its text weighs. Rows are ranked here, once; a weighting then costs sums alone. Source of the
+    rank form: Hanley & McNeil 1982.
     """
     columns = [(scores, 1)] if scores.ndim == 1 else [(scores[:, c], c) for c in range(scores.shape[1])]
-    ranked = [_ranked(column, labels == label) for column, label in columns]
+    ranked = [_ranked(column, labels == label, text_ids) for column, label in columns]
+
+    rows_of_text = np.bincount(text_ids).astype(np.float64)
 
     def aucs(weights: np.ndarray) -> np.ndarray:
-        weights = np.ascontiguousarray(weights.T, dtype=np.float64)  # (N, B): a row's weights lie side by side
-        total = weights.sum(axis=0)
+        weights = np.ascontiguousarray(weights.T, dtype=np.float64)  # (T, B): a text's weights lie side by side
+        total = rows_of_text @ weights
         values = []
         for positives, beaten in ranked:
             below = np.cumsum(beaten @ weights, axis=0)  # (P, B): negatives that each positive beats, by weight
@@ -129,8 +146,8 @@ def macro_auc(aucs: np.ndarray) -> np.ndarray:
     return _ratio(np.where(defined, aucs, 0).sum(axis=1), defined.sum(axis=1), empty=np.nan)
 
 
-def _ranked(scores: np.ndarray, positive: np.ndarray):
-    """The P positive rows by ascending score, and (P, N) sparse: what each beats beyond those before it.
+def _ranked(scores: np.ndarray, positive: np.ndarray, text_ids: np.ndarray):
+    """Texts of the P positive rows by ascending score, and (P, T) sparse: what each beats beyond those before it.
 
     A negative counts from the first positive above it on; half of it already from the first that equals it.
     """
@@ -139,14 +156,16 @@ def _ranked(scores: np.ndarray, positive: np.ndarray):
     positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
     positives = positives[np.argsort(scores[positives], kind="stable")]
     halves = [np.searchsorted(scores[positives], scores[negatives], side=side) for side in ("left", "right")]
-    where = (np.concatenate(halves), np.tile(negatives, 2))
-    beaten = csr_array((np.full(2 * len(negatives), 0.5), where), shape=(len(positives) + 1, len(scores)))
-    return positives, beaten[:-1]  # the last row: negatives above all positives
+    where = (np.concatenate(halves), np.tile(text_ids[negatives], 2))
+    shape = (len(positives) + 1, text_ids.max() + 1)
+    beaten = csr_array((np.full(2 * len(negatives), 0.5), where), shape=shape)
+    return text_ids[positives], beaten[:-1]  # the last row: negatives above all positives
 
 
 def _auc_figures(predictions: Predictions, label_names: Sequence[str]) -> dict:
     """`auc`, `auc_reason` and `auc_per_class`."""
-    aucs = resampled_auc(_auc_scores(predictions), predictions.labels)(np.ones((1, len(predictions))))[0].tolist()
+    once = np.ones((1, len(predictions.first_rows)))
+    aucs = resampled_auc(_auc_scores(predictions), predictions.labels, predictions.text_ids)(once)[0].tolist()
     if len(aucs) == 1:  # of two classes, each is the other's rest
         aucs = aucs * 2
     per_class = {name: None if np.isnan(auc) else auc for name, auc in zip(label_names, aucs, strict=True)}
@@ -185,14 +204,18 @@ def _per_class(confusion: np.ndarray, label_names: Sequence[str]) -> dict:
     return result
 
 
-def _intervals(confusion: np.ndarray, auc_scores: np.ndarray | None, labels: np.ndarray, seed: int) -> dict:
-    """Figure -> [low, high]: rows are resampled as cells of the confusion matrix, for AUC one by one."""
-    bounds = bootstrap_interval(lambda cells: macro_scores(cells.reshape(-1, *confusion.shape)), confusion, seed=seed)
+def _intervals(predictions: Predictions, confusion: np.ndarray, auc_scores: np.ndarray | None, seed: int) -> dict:
+    """Figure -> [low, high]: texts are resampled as cells of the confusion matrix, for AUC one by one."""
+    labels, texts = predictions.labels, predictions.text_ids
+    counts, contents = _kinds_of_texts(labels * len(confusion) + predictions.pred, texts, confusion.size)
+    bounds = bootstrap_interval(
+        lambda cells: macro_scores(cells.reshape(-1, *confusion.shape)), counts, contents=contents, seed=seed
+    )
     result = dict(zip(MACRO_NAMES, bounds.T.tolist(), strict=True))
     if auc_scores is None:
         result["auc"] = None
     else:
-        one_each, aucs = np.ones(len(labels), dtype=np.int64), resampled_auc(auc_scores, labels)
+        one_each, aucs = np.ones(texts.max() + 1, dtype=np.int64), resampled_auc(auc_scores, labels, texts)
         bounds = bootstrap_interval(lambda weights: macro_auc(aucs(weights)), one_each, seed=seed)
         result["auc"] = bounds.tolist()
 
@@ -201,10 +224,28 @@ def _intervals(confusion: np.ndarray, auc_scores: np.ndarray | None, labels: np.
     for name, interval in result.items():
         if interval is not None and interval[0] == interval[1]:
             result[name] = None
-    right, total = int(np.trace(confusion)), int(confusion.sum())
-    if right in (0, total):
-        result["accuracy"] = list(clopper_pearson_interval(right, total))
+    share_right = float(np.trace(confusion) / confusion.sum())
+    if share_right in (0, 1):
+        n = effective_size(texts)
+        result["accuracy"] = list(clopper_pearson_interval(share_right * n, n))
     return result
+
+
+def _kinds_of_texts(cells: np.ndarray, text_ids: np.ndarray, size: int):
+    """Texts whose rows fall into the same of `size` cells are of one kind: (texts of each (K,), rows (K, size)).
+
+    The second is sparse: of a hundred classes' 10,000 cells, a kind has rows in one.
+    """
+    from scipy.sparse import csr_array
+
+    of_text: dict[int, list[int]] = defaultdict(list)
+    for text, cell in zip(text_ids.tolist(), cells.tolist(), strict=True):
+        of_text[text].append(cell)
+    counts = Counter(tuple(sorted(found)) for found in of_text.values())
+    kinds = sorted(counts)
+    where = (np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]), np.concatenate(kinds))
+    contents = csr_array((np.ones(len(where[0])), where), shape=(len(kinds), size))
+    return np.array([counts[kind] for kind in kinds]), contents
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = 0.0) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model_evaluation.metrics.classification import checked_labels
-from model_evaluation.metrics.intervals import clopper_pearson_lower, wilson_interval
+from model_evaluation.metrics.intervals import clopper_pearson_lower, share_interval
 from prediction.prediction_set import Predictions, softmax
 
 TARGETS = (0.95, 0.97, 0.99)
@@ -51,23 +51,26 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> dict:
 def choose_threshold(
     confidence: np.ndarray, correct: np.ndarray, target_precision: float, confidence_level: float = 0.95
 ) -> dict:
-    """The smallest confidence of these rows, (N,), above which precision holds; {"threshold": None, "reason"} if none.
+    """The smallest confidence of these texts, (N,), above which precision holds; {"threshold": None, "reason"} if none.
 
-    Otherwise {"threshold", "accepted" (rows), "precision", "lower_bound" (Clopper-Pearson, one-sided), "coverage",
+    One entry for each text: copies would be counted as evidence that they are not, and break the promise four times
+    as often where each text stands five times. `threshold_table` takes the first row of each.
+    Otherwise {"threshold", "accepted" (texts), "precision", "lower_bound" (Clopper-Pearson, one-sided), "coverage",
     "reason": None}.
 
     Trying all confidences and keeping the smallest that passes would try hundreds of times and break the promise.
     This is fixed-sequence testing (Maurer et al. 1995; for thresholds: Angelopoulos et al. 2021, "Learn then Test"):
     walk from the highest confidence down, demand that each threshold's lower bound reach the target, stop at the
     first that fails. A threshold that breaks the promise is accepted only if the first such one on the way passes its
-    own test, so the 95% hold for the whole walk. Where the walk starts is settled by the number of rows and the
+    own test, so the 95% hold for the whole walk. Where the walk starts is settled by the number of texts and the
     confidences alone, never by who is right.
 
-    What is promised: for 95% of all validation sets, texts with the confidences of the accepted rows are answered with
+    What is promised: for 95% of all validation sets, texts with the confidences of the accepted ones are answered with
     at least the target precision on average. (The number right, given the confidences, is a sum of unequal coins;
     Hoeffding 1956 shows that the binomial test stays valid for it.) What is not: anything for texts of another
-    origin, for a single text, or if these very rows also chose the model. The three targets are three promises of 95%
-    each, not one of all three. ValueError if there are no rows or a rate is not inside 0..1.
+    origin, for a single text, for rows of which the often repeated are harder, or if these very texts also chose the
+    model. The three targets are three promises of 95% each, not one of all three. ValueError if there are no texts
+    or a rate is not inside 0..1.
     """
     if not (0 < target_precision < 1 and 0 < confidence_level < 1):
         raise ValueError(f"目标精确率和置信水平应在 0 与 1 之间，实际为 {target_precision} 和 {confidence_level}")
@@ -76,7 +79,7 @@ def choose_threshold(
     first = _first_look(n, target_precision, 1 - confidence_level)
     looks = np.flatnonzero(accepted >= first)
     if not len(looks):
-        return _none(f"验证集只有 {n} 条，要证明 {100 * target_precision:g}% 的精确率至少需要 {first} 条")
+        return _none(f"验证集只有 {n} 条不同的评论，要证明 {100 * target_precision:g}% 的精确率至少需要 {first} 条")
     passes = _passes(accepted[looks], errors[looks], target_precision, 1 - confidence_level)
     if not passes[0]:
         count, wrong = int(accepted[looks[0]]), int(errors[looks[0]])
@@ -101,32 +104,40 @@ def threshold_table(
 ) -> list[dict]:
     """One row for each target: chosen on validation, then tried once on test.
 
-    Row: {"target", "threshold", "reason", "validation": {"accepted", "precision", "lower_bound", "coverage"},
-    "test": {"accepted", "precision", "interval" (95%, Wilson), "coverage"}}; where there is no threshold, `threshold`,
-    `validation` and `test` are None and `reason` says why; where no test row is accepted, so are the test's precision
-    and interval. Confidences are those at `temperature`. With two classes it moves no row past another, so that it
+    Row: {"target", "threshold", "reason", "validation": {"accepted", "accepted_texts", "precision", "lower_bound",
+    "coverage"}, "test": {"accepted", "precision", "interval" (95%, Wilson, over texts), "coverage"}}; where there is no
+    threshold, `threshold`, `validation` and `test` are None and `reason` says why; where no test row is accepted, so
+    are the test's precision and interval. The choice and `lower_bound` count each text of the validation rows once, by
+    its first row: where copies carry different labels, that row's label holds, which is as good as drawing one (the
+    commonest label would flatter the model). `accepted`, `precision` and `coverage` are those of all rows.
+    Confidences are those at `temperature`. With two classes it moves no row past another, so that it
     may be fitted on the same validation rows without touching the promise; with more it may, a little.
     """
-    validation = _confidence_and_correct(validation_predictions, temperature)
+    confidence, correct = _confidence_and_correct(validation_predictions, temperature)
     test = _confidence_and_correct(test_predictions, temperature)
+    first = validation_predictions.first_rows
     table = []
     for target in targets:
-        chosen = choose_threshold(*validation, target)
-        threshold, reason = chosen.pop("threshold"), chosen.pop("reason")
-        tried = None if threshold is None else apply_threshold(*test, threshold)
-        row = {"target": target, "threshold": threshold, "reason": reason, "validation": chosen or None, "test": tried}
-        table.append(row)
+        chosen = choose_threshold(confidence[first], correct[first], target)
+        threshold, validation, tried = chosen["threshold"], None, None
+        if threshold is not None:
+            validation = apply_threshold(confidence, correct, threshold, validation_predictions.text_ids)
+            del validation["interval"]  # of rows that the threshold was chosen on it would claim too much
+            validation |= {"accepted_texts": chosen["accepted"], "lower_bound": chosen["lower_bound"]}
+            tried = apply_threshold(*test, threshold, test_predictions.text_ids)
+        row = {"target": target, "threshold": threshold, "reason": chosen["reason"]}
+        table.append(row | {"validation": validation, "test": tried})
     return table
 
 
-def apply_threshold(confidence: np.ndarray, correct: np.ndarray, threshold: float) -> dict:
-    """What a threshold does to other rows: accepted, precision and interval (None if none is accepted), coverage."""
+def apply_threshold(confidence: np.ndarray, correct: np.ndarray, threshold: float, text_ids: np.ndarray) -> dict:
+    """What a threshold does to rows, (N,): accepted, precision and interval (None if none is accepted), coverage."""
     accepts = confidence >= threshold
-    count, right = int(accepts.sum()), int(correct[accepts].sum())
+    count, right = int(accepts.sum()), correct[accepts]
     return {
         "accepted": count,
-        "precision": right / count if count else None,
-        "interval": list(wilson_interval(right, count)) if count else None,
+        "precision": float(right.mean()) if count else None,
+        "interval": share_interval(right, text_ids[accepts]) if count else None,
         "coverage": count / len(confidence),
     }
 

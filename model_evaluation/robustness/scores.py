@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.dataset import LABEL_NAMES
-from model_evaluation.metrics.intervals import wilson_interval
+from model_evaluation.metrics.intervals import share_interval
 from model_evaluation.robustness.behaviour_suite import Ability, score_suite, suite_texts
 from model_evaluation.robustness.perturbations import PERTURBATIONS, perturb
 from prediction.prediction_set import Predictions
@@ -81,7 +81,8 @@ def plan_robustness(
 
 
 def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
-    """n, original_accuracy, perturbed_accuracy, robustness_score, perturbation_tests and behaviour, JSON-ready.
+    """n, n_texts (different ones), original_accuracy, perturbed_accuracy, robustness_score, perturbation_tests and
+    behaviour, JSON-ready.
 
     `logits_of` looks up the logits (M, C) of M of the plan's texts; it is called for each perturbation and strength.
     The figures of a test are those of its middle strength; `strengths` has them all. Overall, each row counts once:
@@ -123,6 +124,7 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
     perturbed_accuracy = float(shares.mean())
     return {
         "n": len(original),
+        "n_texts": len(original.first_rows),
         "original_accuracy": original_accuracy,
         "perturbed_accuracy": perturbed_accuracy,
         "robustness_score": perturbed_accuracy / original_accuracy if original_accuracy else None,
@@ -147,24 +149,25 @@ def _before_and_after(
 def _compare(before: Predictions, after: Predictions) -> dict:
     """Accuracy before and after and the share of changed answers, each with its interval; None where nothing applied.
 
-    The intervals are Wilson's, 95%.
+    The intervals are 95% and count original texts: the changed versions of copies are no further evidence.
     """
     applied = len(before)
     if not applied:
         names = ("original_accuracy", "perturbed_accuracy", "original_interval", "perturbed_interval")
         return {"applied": 0, **dict.fromkeys([*names, "flip_rate", "flip_interval", "robustness_score"])}
-    right_before = int((before.pred == before.labels).sum())
-    right_after = int((after.pred == after.labels).sum())
-    flips = int((before.pred != after.pred).sum())
+    texts = before.text_ids
+    right_before = before.pred == before.labels
+    right_after = after.pred == after.labels
+    flips = before.pred != after.pred
     return {
         "applied": applied,
-        "original_accuracy": right_before / applied,
-        "perturbed_accuracy": right_after / applied,
-        "original_interval": list(wilson_interval(right_before, applied)),
-        "perturbed_interval": list(wilson_interval(right_after, applied)),
-        "flip_rate": flips / applied,
-        "flip_interval": list(wilson_interval(flips, applied)),
-        "robustness_score": right_after / right_before if right_before else None,
+        "original_accuracy": float(right_before.mean()),
+        "perturbed_accuracy": float(right_after.mean()),
+        "original_interval": share_interval(right_before, texts),
+        "perturbed_interval": share_interval(right_after, texts),
+        "flip_rate": float(flips.mean()),
+        "flip_interval": share_interval(flips, texts),
+        "robustness_score": float(right_after.sum() / right_before.sum()) if right_before.any() else None,
     }
 
 

@@ -127,7 +127,11 @@ def baselines_json(test: Predictions) -> dict:
     def entry(title: str, model: Predictions, parameters: int = 0, **more) -> dict:
         scores = classification_metrics(model, names(2))
         figures = {"title": title, **{key: scores[key] for key in ("accuracy", "f1", "auc")}}
-        compared = None if model is test else mcnemar_exact(test.pred == test.labels, model.pred == model.labels)
+        compared = (
+            None
+            if model is test
+            else mcnemar_exact(test.pred == test.labels, model.pred == model.labels, test.text_ids)
+        )
         intervals = {key: scores["intervals"][key] for key in ("accuracy", "f1", "auc")}
         times = {"train_seconds": None, "milliseconds_per_text": 3.25, "note": None}
         return figures | {"intervals": intervals, "mcnemar": compared, "trained_parameters": parameters} | times | more

@@ -39,7 +39,7 @@ def made_up(n=300, classes=2, scale=3.0, seed=0):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 1.5
     labels = np.array([rng.choice(classes, p=row) for row in softmax(logits)])
-    return Predictions(["文本"] * n, logits * scale, labels)
+    return Predictions([f"第{i}条" for i in range(n)], logits * scale, labels)
 
 
 def test_equal_width_by_hand():
@@ -114,7 +114,7 @@ def test_brier_and_nll_equal_sklearn(classes):
 def test_reliability_curve():
     confidence = np.array([0.9, 0.91, 0.55, 0.92])
     correct = np.array([True, True, False, False])
-    low, high = reliability_curve(confidence, correct)
+    low, high = reliability_curve(confidence, correct, np.arange(4))
     assert (low["count"], low["accuracy"], low["confidence"]) == (1, 0.0, 0.55)
     assert (high["count"], high["accuracy"]) == (3, pytest.approx(2 / 3))
     assert high["confidence"] == pytest.approx(0.91)

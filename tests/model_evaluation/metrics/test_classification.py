@@ -74,7 +74,7 @@ def test_auc_of_resamples_equals_sklearns(classes, decimals):
     p = made_up(n=80, classes=classes, decimals=decimals)
     scores = p.p_positive if classes == 2 else p.probs
     counts = np.random.default_rng(1).multinomial(80, np.full(80, 1 / 80), size=20)
-    for row, auc in zip(counts, macro_auc(resampled_auc(scores, p.labels)(counts)), strict=True):
+    for row, auc in zip(counts, macro_auc(resampled_auc(scores, p.labels, np.arange(80))(counts)), strict=True):
         drawn = np.repeat(np.arange(80), row)
         expected = roc_auc_score(p.labels[drawn], scores[drawn], multi_class="ovr")
         assert auc == pytest.approx(expected, abs=1e-12)
@@ -83,7 +83,7 @@ def test_auc_of_resamples_equals_sklearns(classes, decimals):
 def test_auc_without_one_of_the_sides_is_undefined():
     p = made_up(n=50, classes=3)
     only = np.stack([p.labels == 0, p.labels != 2, np.zeros(50, dtype=bool)]).astype(int)
-    aucs = resampled_auc(p.probs, p.labels)(only)
+    aucs = resampled_auc(p.probs, p.labels, np.arange(50))(only)
     assert np.isnan(aucs).tolist() == [[True] * 3, [False, False, True], [True] * 3]
     assert macro_auc(aucs)[1] == pytest.approx(aucs[1, :2].mean()) and np.isnan(macro_auc(aucs)[[0, 2]]).all()
 

@@ -16,7 +16,9 @@ from model_evaluation.metrics.intervals import (
     bootstrap_interval,
     clopper_pearson_interval,
     clopper_pearson_lower,
+    effective_size,
     mcnemar_exact,
+    share_interval,
     wilson_interval,
 )
 
@@ -64,14 +66,52 @@ def test_mcnemar_by_hand():
     only_a, only_b = [True] * 8 + [False] * 2, [False] * 8 + [True] * 2
     both = [True] * 30 + [False] * 5  # rows on which they agree do not count
     # two-sided: 2 * P(Bin(10, 1/2) <= 2) = 2 * (1 + 10 + 45) / 1024
-    assert mcnemar_exact(only_a + both, only_b + both) == {"b": 8, "c": 2, "p_value": pytest.approx(112 / 1024)}
-    assert mcnemar_exact(only_b + both, only_a + both) == {"b": 2, "c": 8, "p_value": pytest.approx(112 / 1024)}
+    each = np.arange(45)
+    assert mcnemar_exact(only_a + both, only_b + both, each) == {"b": 8, "c": 2, "p_value": pytest.approx(112 / 1024)}
+    assert mcnemar_exact(only_b + both, only_a + both, each) == {"b": 2, "c": 8, "p_value": pytest.approx(112 / 1024)}
 
 
 def test_mcnemar_of_equals_and_of_unequal_lengths():
-    assert mcnemar_exact([True, False], [True, False]) == {"b": 0, "c": 0, "p_value": 1.0}
+    assert mcnemar_exact([True, False], [True, False], [0, 1]) == {"b": 0, "c": 0, "p_value": 1.0}
     with pytest.raises(ValueError, match="same rows"):
-        mcnemar_exact([True, False], [True])
+        mcnemar_exact([True, False], [True], [0, 1])
+
+
+def test_mcnemar_gives_each_text_one_vote():
+    """Text 0 stands five times, A alone has it right; of text 1, with both labels, each has one row; text 2 is B's."""
+    a, b = [1, 1, 1, 1, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    assert mcnemar_exact(a, b, [0, 0, 0, 0, 0, 1, 1, 2, 3]) == {"b": 1, "c": 1, "p_value": 1.0}
+
+
+def test_effective_size_by_hand():
+    assert effective_size(np.arange(7)) == effective_size(np.repeat(np.arange(7), 4)) == 7
+    assert effective_size(np.array([0, 0, 0, 1])) == 16 / 10
+
+
+def test_share_interval_covers_at_its_level_however_texts_are_repeated():
+    rng = np.random.default_rng(5)
+    covered = rows_covered = 0
+    for _ in range(2000):
+        text_ids = np.repeat(np.arange(150), rng.integers(1, 8, size=150))
+        hits = (rng.random(150) < 0.85)[text_ids]
+        low, high = share_interval(hits, text_ids)
+        covered += low <= 0.85 <= high
+        rows_low, rows_high = wilson_interval(int(hits.sum()), len(hits))
+        rows_covered += rows_low <= 0.85 <= rows_high
+    assert 0.935 <= covered / 2000 <= 0.97  # standard error 0.5%
+    assert rows_covered / 2000 < 0.75  # what counting rows would cover
+
+
+def test_bootstrap_draws_whole_texts():
+    """Text 0 has four rows of cell 0, texts 1 and 2 one row each of cell 1: of three draws, the share of cell 0."""
+    seen = []
+    bootstrap_interval(
+        lambda rows: seen.append(rows) or rows[:, 0] / rows.sum(axis=1),
+        np.array([1, 2]), contents=np.array([[4.0, 0.0], [0.0, 1.0]]), resamples=400,
+    )  # fmt: skip
+    drawn = np.concatenate(seen)
+    assert {tuple(rows) for rows in drawn.tolist()} == {(0, 3), (4, 2), (8, 1), (12, 0)}
+    assert (drawn[:, 0] / 4).mean() == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("counts", [np.array([70, 30]), np.r_[np.full(70, 1), np.full(30, 1)]])
@@ -120,7 +160,7 @@ def test_bootstrap_leaves_undefined_resamples_out():
 
 
 def test_bootstrap_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="at least one text"):
         bootstrap_interval(share_of_first, np.zeros(2, dtype=int))
 
 

@@ -34,7 +34,7 @@ def made_up(n, seed, scale=2.5):
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=n)
     margin = rng.normal(scale, 1.6, size=n) * (2 * labels - 1)
-    return Predictions(["文本"] * n, np.stack([-margin, margin], axis=1) / 2, labels)
+    return Predictions([f"第{i}条" for i in range(n)], np.stack([-margin, margin], axis=1) / 2, labels)
 
 
 def test_aurc_by_hand():
@@ -132,7 +132,7 @@ def test_ties_are_accepted_together():
     confidence = np.r_[np.full(200, 0.9), np.full(200, 0.7)]
     chosen = choose_threshold(confidence, wrong_at(400, *range(300, 400)), 0.95)
     assert (chosen["threshold"], chosen["accepted"]) == (0.9, 200)
-    assert apply_threshold(confidence, wrong_at(400), chosen["threshold"])["accepted"] == 200
+    assert apply_threshold(confidence, wrong_at(400), chosen["threshold"], np.arange(400))["accepted"] == 200
 
 
 def test_bound_reaches_the_target_wherever_a_threshold_is_found():
@@ -144,7 +144,7 @@ def test_bound_reaches_the_target_wherever_a_threshold_is_found():
         chosen = choose_threshold(confidence, correct, 0.9)
         if chosen["threshold"] is not None:
             found += 1
-            again = apply_threshold(confidence, correct, chosen["threshold"])
+            again = apply_threshold(confidence, correct, chosen["threshold"], np.arange(len(correct)))
             assert (again["accepted"], again["precision"]) == (chosen["accepted"], chosen["precision"])
             assert chosen["lower_bound"] >= 0.9
     assert found > 10
@@ -191,7 +191,7 @@ def test_table_where_nothing_can_be_promised_and_where_nothing_is_accepted():
     row = threshold_table(validation, test, temperature=1.0, targets=(0.99,))[0]
     assert row["threshold"] is row["validation"] is row["test"] is None and "299" in row["reason"]
     unsure = Predictions(["嗯"], [[0.0, 0.001]], [1])
-    sure = Predictions(["好"] * 80, [[0.0, 9.0]] * 80, [1] * 80)
+    sure = Predictions([f"好{i}" for i in range(80)], [[0.0, 9.0]] * 80, [1] * 80)
     tried = threshold_table(sure, unsure, temperature=1.0, targets=(0.95,))[0]["test"]
     assert tried == {"accepted": 0, "precision": None, "interval": None, "coverage": 0.0}
 
