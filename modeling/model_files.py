@@ -8,6 +8,7 @@ from runtime.hub_download import MODEL_FILES, fetch
 from runtime.run_info import REPOSITORY
 
 END_OF_TEXT = "<|endoftext|>"
+ADAPTER_CONFIG = "adapter_config.json"
 BASE = "基座 "  # begins the name of each fact about the base in the fingerprint of a run
 COMMIT = f"{BASE}commit"
 TOKENIZER_FILES = (
@@ -18,7 +19,21 @@ WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，
 
 
 def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
-    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None."""
+    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None.
+
+    An adapter is a `UserError`: transformers would load the adapter's base, add the adapter, and say nothing.
+    """
+    folder, commit = _find(name, commit)
+    if (Path(folder) / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{name} 是适配器（里面有 {ADAPTER_CONFIG}），不能当基座。要用它预测、评估：--model_path {folder}；"
+            f"要在新数据上接着训练它：train.py --init_adapter {folder}；否则写它的基座（{ADAPTER_CONFIG} 里的 "
+            "base_model_name_or_path）。里面若也有完整的模型，请先把 adapter_ 开头的文件移走"
+        )
+    return folder, commit
+
+
+def _find(name: str, commit: str | None) -> tuple[str, str | None]:
     if Path(name).is_dir():
         return name, None
     if (REPOSITORY / name / "config.json").is_file():
