@@ -4,12 +4,14 @@
     python train.py --use_qlora                       # the same with a 4-bit base, for 4 to 6 GB
     python train.py --preset tiny                     # the embedded small model and reviews; a laptop
     python train.py --train_file my.csv --text_column 评论 --label_column 标签
+    python train.py --init_adapter outputs/lora_adapter --train_file new.csv --output_dir outputs_new
 
 Killed? Run the same command again: it goes on from the newest whole checkpoint.
 """
 
 import time
 from pathlib import Path
+from typing import Any
 
 from configs.command_line import help_text, parse_config
 from configs.lora_config import LoraSettings
@@ -27,10 +29,20 @@ def main() -> None:
             "用 LoRA 或 QLoRA 微调一个中文情感分类器。被中断后，重新运行同一命令即接着训练。", __doc__
         ),
         presets=True,
+        inherit=settings_of_initial_adapter,
     )
     print("正在载入……", flush=True)
     with output_lock(config.output_dir):
         train(config, lora)
+
+
+def settings_of_initial_adapter(given: dict[str, Any]) -> dict[str, Any]:
+    """Defaults that come from `--init_adapter`."""
+    if "init_adapter" not in given:
+        return {}
+    from modeling.initial_adapter import inherited_settings
+
+    return inherited_settings(given)
 
 
 def train(config: TrainingConfig, lora: LoraSettings) -> None:
@@ -45,6 +57,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from model_evaluation.metrics.terminal_table import metrics_table
     from modeling.adapter_folder import SentimentConfig, save_adapter
     from modeling.base_model import build_for_training
+    from modeling.initial_adapter import starting_point
     from modeling.model_files import base_facts, find_model, lasting_name
     from prediction.prediction_set import Predictions
     from runtime.distributed import from_main, join, whole_trainable
@@ -62,17 +75,21 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
 
     # Is there an interrupted run of just these settings to go on with?
     output_dir = Path(config.output_dir)
-    run = Run(fingerprint(config, lora, data))
+    start = starting_point(config)
+    run = Run(fingerprint(config, lora, data) | start.fingerprint)
     checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
-    folder, commit = find_model(config.model_name, recorded_commit(checkpoint))
-    notes += keep_base(checkpoint, run, from_main(is_main() and base_facts(folder, commit)))
+    folder, commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
+    base = from_main(is_main() and base_facts(folder, commit))
+    notes += keep_base(checkpoint, run, base)
     print("\n".join(notes), end="\n" if notes else "")
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
     labels = splits["train"].label_names
     template = config.template_for(labels)
+    start.require_same(config, lora, labels, base)
     model, tokenizer = build_for_training(config, lora, labels, commit)
+    start.load_into(model)
 
     # Tokens, Trainer, and what is going to happen.
     tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}
@@ -105,13 +122,14 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
     trained = whole_trainable(model)
+    texts, adapter = splits["train"].texts, output_dir / "lora_adapter"
     if is_main():
-        save_adapter(output_dir / "lora_adapter", model, tokenizer, sentiment, splits["train"].texts, info, trained)
+        save_adapter(adapter, model, tokenizer, sentiment, texts, info, trained, start.seen)
         mark_finished(output_dir, run)
         trainer.best.remove()
 
     print(metrics_table(measured))
-    print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {output_dir / 'lora_adapter'}，用时 {seconds:.0f} 秒。")
+    print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {adapter}，用时 {seconds:.0f} 秒。")
     print(next_commands(config, has_test="test" in splits))
 
 

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,8 +36,18 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"错误：{_in_chinese(message)}\n（{self.prog} --help 列出所有参数）\n")
 
 
-def parse_config(classes: list[type], argv: list[str] | None, *, description: str, presets: bool = False) -> list[Any]:
-    """One checked instance for each dataclass; ends the program at a mistake, all problems together."""
+def parse_config(
+    classes: list[type],
+    argv: list[str] | None,
+    *,
+    description: str,
+    presets: bool = False,
+    inherit: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> list[Any]:
+    """One checked instance for each dataclass; ends the program at a mistake, all problems together.
+
+    `inherit` gets the values of the given flags and returns defaults that win over those of a preset.
+    """
     parser = ArgumentParser(description=description)
     for cls in classes:
         add_fields(parser, cls)
@@ -49,7 +60,8 @@ def parse_config(classes: list[type], argv: list[str] | None, *, description: st
         )
     given = vars(parser.parse_args(argv))
     try:
-        values = (load_preset(given.pop("preset"), classes) if "preset" in given else {}) | given
+        values = load_preset(given.pop("preset"), classes) if "preset" in given else {}
+        values |= (inherit(given) if inherit else {}) | given
     except UserError as error:
         parser.error(str(error))
     _refuse_two_sources(parser, given)

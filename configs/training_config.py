@@ -71,6 +71,12 @@ def column_problems(config: Any) -> list[str]:
 @dataclass
 class TrainingConfig(DataConfig):
     model_name: str = option("Qwen/Qwen2.5-1.5B", "基座模型：Hub 名或本地文件夹")
+    init_adapter: str | None = option(
+        None,
+        "从这个适配器文件夹的 LoRA 权重（和分类层）开始，在新数据上接着训练。没有写出的 --model_name、--head、"
+        "--labels、--prompt_template、--label_words、--use_qlora、--lora_r、--lora_alpha、--target_modules、"
+        "--max_length 用适配器的；写出的（--max_length 除外）必须与它相同。学习率、轮数等照常；它的温度和阈值不带过来",
+    )
     max_length: int = option(256, "一条评论最多读入的 token 数，超出部分截去", minimum=8, maximum=32768)
     head: str = option(
         CLASSIFIER,

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from configs.fields import check_fields
 from configs.prompt_template import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
@@ -191,9 +193,11 @@ def save_adapter(
     seen: list[str],
     info: dict,
     trained: dict | None = None,
+    seen_before: np.ndarray | None = None,
 ) -> None:
     """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
 
+    `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`).
     `trained` are the trainable parameters by name, where the model itself holds only pieces of them (FSDP).
     """
     with atomic_folder(folder) as new:
@@ -201,7 +205,7 @@ def save_adapter(
         (new / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         tokenizer.save_pretrained(new)
         sentiment.save(new)
-        save_seen_texts(new, seen)
+        save_seen_texts(new, seen, seen_before)
         write_json(new / RUN_INFO, info)
 
 

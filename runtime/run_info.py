@@ -65,6 +65,7 @@ def run_info(
     settings = {key: value for config in configs for key, value in dataclasses.asdict(config).items()}
     return {
         "run_id": run.run_id,
+        "fingerprint": run.fingerprint,
         "status": "finished",
         "config": settings,
         **environment(),
