@@ -67,9 +67,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     settings = {name: getattr(config, name) for name in names.split()}
     if world_size() > 1:
         settings["进程数"] = world_size()
-    if is_paged(
-        optimizer := optimizer_name(config.optim, config.use_qlora, best_device())
-    ):  # another state than torch's
+    optimizer = optimizer_name(config.optim, config.use_qlora, best_device())
+    if is_paged(optimizer):  # its state is another than that of torch's
         settings["optim"] = optimizer
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
