@@ -92,13 +92,10 @@ class InitialAdapter(FreshStart):
             self.commit = self.sentiment.base_revision
         # A run may replace the very adapter it began with. Killed then, before it was marked as finished, it finds
         # its own result in the folder, which says what the run began with.
-        unfinished = (
-            _unfinished_runs(Path(config.output_dir)) if config.resume_from_checkpoint != RESUME_NONE else set()
-        )
-        if WEIGHTS_KEY in self.recorded and str(info.get("run_id")) in unfinished:
-            weights = str(self.recorded[WEIGHTS_KEY])
-        else:
-            weights = f"SHA-256 {file_sha256(self.folder / WEIGHTS)[:16]}"
+        weights = f"SHA-256 {file_sha256(self.folder / WEIGHTS)[:16]}"
+        resumes = config.resume_from_checkpoint != RESUME_NONE
+        if resumes and str(info.get("run_id")) in _unfinished_runs(Path(config.output_dir)):
+            weights = self.recorded.get(WEIGHTS_KEY, weights)
         self.fingerprint = {WEIGHTS_KEY: weights}
 
     def require_same(self, config: TrainingConfig, lora: LoraSettings, labels: list[str], base: dict[str, str]) -> None:

@@ -80,9 +80,9 @@ def moved_hub(tmp_path):
     with LoopbackHub(root) as hub:
         commit = hub.repository("models", "Qwen/Qwen2.5-1.5B").commit()
 
-        def train(home="home"):
+        def train(*flags, home="home"):
             environment = {"HF_HUB_OFFLINE": ""} | hub_environment(hub.url, tmp_path / home)
-            return run_script("train.py", *SHORT, "--output_dir", tmp_path / "out", env=environment)
+            return run_script("train.py", *SHORT, "--output_dir", tmp_path / "out", *flags, env=environment)
 
         first = train()
         assert first.returncode == 0, first.stderr
@@ -100,6 +100,11 @@ def test_when_the_hub_has_moved_on_it_goes_on_with_the_commit_it_began_with(move
     config = json.loads((tmp_path / "out" / "lora_adapter" / "sentiment_config.json").read_text())
     assert config["base_revision"] == commit
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    # So does one that goes on from the finished adapter.
+    result = train("--init_adapter", tmp_path / "whole" / "lora_adapter", "--output_dir", tmp_path / "next")
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "next" / "lora_adapter" / "sentiment_config.json").read_text())
+    assert config["base_revision"] == commit
     # That run is finished: the next one begins with what the hub has now.
     assert train().returncode == 0
     config = json.loads((tmp_path / "out" / "lora_adapter" / "sentiment_config.json").read_text())
