@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go of under nine minutes on an H100-class card:
+# Everything that needs a GPU, in one go of under seven minutes on an H100-class card:
 #   bash benchmarks/gpu.sh MODEL_FOLDER OUTPUT_FOLDER
 # MODEL_FOLDER has config.json and the tokenizer of Qwen2.5-1.5B; without weights it gets random ones, which are as fast
 # and as large. PYTHON (python3) needs torch, transformers, peft, accelerate, bitsandbytes and snownlp; TEXTS=FILE.jsonl
@@ -37,11 +37,6 @@ cp "$OUT/train_speed_8.json" "$OUT/train_speed.json" 2>/dev/null # the one that 
 step predict_speed 105 "$PYTHON" benchmarks/predict_speed.py --model_name "$BASE" --repeats 1 \
   ${TEXTS:+--texts "$TEXTS"} --output "$OUT/predict_speed.json"
 step nf4_check 30 "$PYTHON" benchmarks/nf4_check.py --model_name "$BASE" --output "$OUT/nf4_check.json"
-# Does packing compute the same as padding? Do packing, torch.compile or CUDA graphs pay where launching kernels limits?
-step packed_check 25 "$PYTHON" benchmarks/candidates.py --model_name "$BASE" --ways packed \
-  --output "$OUT/packed_check.json"
-step train_candidates 105 "$PYTHON" benchmarks/train_speed.py --model_name "$BASE" --batch_size 8 --steps 16 \
-  --candidates --output "$OUT/train_candidates.json"
 step summary 15 "$PYTHON" benchmarks/summary.py "$OUT"
 cat "$OUT/summary.log"
 [ -z "${RANDOM_BASE:-}" ] || rm -rf "$RANDOM_BASE"

@@ -69,10 +69,6 @@ def describe(result: dict) -> Iterator[str]:
         yield f"{kind}: " + ", ".join(f"recomputed {k} {v / GB:.2f} GB" for k, v in figures["whole_batch"].items())
         for row in figures["passes"]:
             yield f"  {pass_line(row)}"
-    for name, figure in result.get("candidates", {}).items():
-        yield (
-            f"{name:22} gradients differ by {figure['max_gradient_difference']:.1e} of {figure['largest_gradient']:.1e}"
-        )
     for name, figure in result.get("differences", {}).items():
         yield (
             f"{name:22} mean {figure['mean_difference']:.4f}, most {figure['max_difference']:.4f}, "

@@ -20,7 +20,6 @@ import time
 
 import numpy as np
 import torch
-from candidates import BUCKET, CANDIDATES, Packed, changed
 from process_memory import peak, reset_peak, return_freed_memory
 from random_weights import temporary_random_base
 from torch.utils.data import SequentialSampler
@@ -57,7 +56,6 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name", default="tiny_base", help="hub name or folder")
     parser.add_argument("--random_weights", action="store_true", help="the folder has only config and tokenizer")
-    parser.add_argument("--candidates", action="store_true", help="also the ways of candidates.py")
     parser.add_argument("--use_qlora", action="store_true", help="4-bit base in all three")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step")
     parser.add_argument("--steps", type=int, default=24, help=f"timed steps of each variant, in rounds of {ROUND}")
@@ -80,19 +78,15 @@ def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: b
     return Trainer(model, arguments, DataCollatorWithPadding(tokenizer, **padding), rows)
 
 
-def ours(model, tokenizer, rows: TokenizedRows, args, folder: str, collator=None) -> Trainer:
-    """(c), or with a `collator` of its own a candidate."""
+def ours(model, tokenizer, rows: TokenizedRows, args, folder: str) -> Trainer:
+    """(c): Trainer as train.py sets it up."""
     config = TrainingConfig(
         model_name=args.model_name, output_dir=folder, batch_size=args.batch_size, num_epochs=1,
         use_qlora=args.use_qlora,
     )  # fmt: skip
     one = TokenizedRows(rows.input_ids[:1], rows.labels[:1])  # evaluated at the end, out of the time
     trainer = build_trainer(config, model, tokenizer, {"train": rows, "validation": one}, Run({}), None)
-    if isinstance(model.get_base_model(), Packed):  # a pack is longer than what plain attention is good for
-        model.get_base_model().set_attn_implementation("sdpa")
     trainer.sampler = SequentialSampler(rows)
-    if collator:
-        trainer.data_collator = collator
     trainer.args.logging_steps = 500  # in a short round it would be every step
     return trainer
 
@@ -120,7 +114,7 @@ class Clock(TrainerCallback):
             self.peak = torch.cuda.max_memory_allocated() if cuda else peak() or 0
 
 
-def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarray], args) -> Clock:
+def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args) -> Clock:
     """Train on `batches` of one variant after one more of middling cost."""
     rows = rows_of([batches[len(batches) // 2], *batches], model.config.vocab_size)
     clock = Clock()
@@ -128,7 +122,7 @@ def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarr
         if variant in THEIRS:
             trainer = theirs(model, tokenizer, rows, args, folder, fixed=variant == "a")
         else:
-            trainer = ours(model, tokenizer, rows, args, folder, collator)
+            trainer = ours(model, tokenizer, rows, args, folder)
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
@@ -139,52 +133,44 @@ def timed_round(variant: str, model, tokenizer, collator, batches: list[np.ndarr
     return clock
 
 
-def models_of(titles: dict[str, str], args) -> dict[str, tuple]:
-    """Variant -> (model, tokenizer, collator or None); they share a model where none changes it."""
+def models_of(args) -> dict[str, tuple]:
+    """Variant -> (model, tokenizer); they share a model where none changes it."""
     plain, tokenizer = build(args.model_name, args.use_qlora)
-    models = dict.fromkeys(titles, (plain, tokenizer, None))
+    models = dict.fromkeys(VARIANTS, (plain, tokenizer))
     if best_device().kind == "cpu":  # ours changes the model in place
-        models["c"] = (build(args.model_name, args.use_qlora)[0], tokenizer, None)
-    for name in titles.keys() & CANDIDATES.keys():
-        model, collator = changed(name, build(args.model_name, args.use_qlora)[0], tokenizer.pad_token_id)
-        models[name] = model, tokenizer, collator
+        models["c"] = (build(args.model_name, args.use_qlora)[0], tokenizer)
     return models
 
 
-def measure(titles: dict[str, str], args, lengths: np.ndarray) -> dict[str, dict]:
+def measure(args, lengths: np.ndarray) -> dict[str, dict]:
     """Variant -> figures; the variants take turns, round by round."""
-    models, rounds = models_of(titles, args), max(1, args.steps // ROUND)
+    models, rounds = models_of(args), max(1, args.steps // ROUND)
     chosen = {
         name: evenly_spread(batches_of(lengths, args.batch_size, grouped=name not in THEIRS), rounds * ROUND)
-        for name in titles
+        for name in VARIANTS
     }
-    figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in titles}
+    figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in VARIANTS}
     for turn in range(-1, rounds):  # the first to warm up
         for name, figure in figures.items():
-            batches = chosen[name][turn::rounds] if turn >= 0 else warm_up(name, chosen[name])
+            batches = chosen[name][turn::rounds] if turn >= 0 else warm_up(chosen[name])
             clock = timed_round(name, *models[name], batches, args)
             if turn >= 0:
                 figure["seconds"] += clock.seconds
                 figure["steps"] += len(batches)
                 figure["tokens"] += int(sum(batch.sum() for batch in batches))
-                if not args.candidates:  # whose models all lie in memory
-                    figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], clock.peak)
+                figure["peak_memory_bytes"] = max(figure["peak_memory_bytes"], clock.peak)
     return figures
 
 
-def warm_up(name: str, batches: list[np.ndarray]) -> list[np.ndarray]:
-    """What is run before anything is timed, so that no size's kernels are then loaded, compiled or captured."""
-    if name == "graphed":
-        return batches * 3  # run at the first meeting, captured at the second, replayed from the third
-    return batches if name in CANDIDATES or best_device().kind == "cuda" else batches[:2]
+def warm_up(batches: list[np.ndarray]) -> list[np.ndarray]:
+    """Batches to run before anything is timed; a GPU then has the kernels of every size loaded."""
+    return batches if best_device().kind == "cuda" else batches[:2]
 
 
 def computed_tokens(name: str, batch: np.ndarray) -> int:
     """Tokens that a variant computes for rows of these lengths, padding included."""
     if name in THEIRS:
         return len(batch) * (MAX_LENGTH if name == "a" else int(batch.max()))
-    if name in ("packed", "graphed"):
-        return padded_length(int(batch.sum()), BUCKET if name == "graphed" else 1)
     return len(batch) * padded_length(int(batch.max()))
 
 
@@ -193,11 +179,11 @@ def limit(lengths: np.ndarray) -> float:
     return MAX_LENGTH * 6 / (float(lengths.mean()) * 4)
 
 
-def summarise(figures: dict[str, dict], titles: dict[str, str], lengths: np.ndarray, batch_size: int) -> list[dict]:
+def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) -> list[dict]:
     """One row for each variant, of a whole epoch."""
     speed = {name: figure["tokens"] / figure["seconds"] for name, figure in figures.items()}
     rows = []
-    for name, title in titles.items():
+    for name, title in VARIANTS.items():
         steps_per_second = figures[name]["steps"] / figures[name]["seconds"]
         steps_per_epoch = -(-len(lengths) // batch_size)
         epoch = batches_of(lengths, batch_size, grouped=name not in THEIRS)
@@ -231,8 +217,7 @@ def main() -> None:
     if args.random_weights:
         args.model_name = str(temporary_random_base(args.model_name))
     lengths = review_lengths()
-    titles = VARIANTS | (CANDIDATES if args.candidates else {})
-    rows = summarise(measure(titles, args, lengths), titles, lengths, args.batch_size)
+    rows = summarise(measure(args, lengths), lengths, args.batch_size)
     print_table(rows)
     result = {"arguments": shown, "limit": limit(lengths), "variants": rows, "environment": environment()}
     write_json(args.output, result)

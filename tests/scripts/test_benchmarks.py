@@ -7,9 +7,7 @@ import shutil
 import sys
 
 import pytest
-import torch
 from small import REPOSITORY
-from small_runs import make_trainer
 
 from configs.lora_config import LoraSettings
 
@@ -50,49 +48,6 @@ def test_training_speed_compares_three_real_loops(benchmark, small_base, tmp_pat
     assert all(row["review_tokens_per_second"] > 0 for row in rows.values())  # a loaded machine proves no more
     assert result["limit"] == pytest.approx(5.63, abs=0.01) and result["environment"]["versions"]["torch"]
     assert re.search(r"^\(c\) +ours: grouped by length", capsys.readouterr().out, re.MULTILINE)
-
-
-def test_packing_computes_the_logits_and_gradients_of_padding(benchmark, small_base, tmp_path):
-    result = benchmark(
-        "candidates", "--model_name", small_base, "--ways", "packed", "--batch_size", 3, output=tmp_path / "packed.json"
-    )
-    for title, figures in result["candidates"].items():
-        within = 1e-5 if "float32" in title else 0.05
-        assert figures["max_logit_difference"] < within
-        assert figures["max_gradient_difference"] < within * figures["largest_gradient"]
-
-
-def test_a_pack_is_filled_up_with_a_row_that_changes_nothing(small_base, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import candidates
-
-    rows = [{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8, 9], "label": 0}]
-    pack = candidates.collate_packed(rows, pad_id=0, multiple=8)
-    assert pack["input_ids"].tolist() == [[5, 6, 7, 8, 9, 0, 0, 0]]
-    assert pack["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
-    assert pack["ends"].tolist() == [2, 4] and pack["labels"].tolist() == [1, 0]
-    model, _ = candidates.build(str(small_base))
-    model = candidates.as_packed(model).eval()
-    whole, filled = (
-        model(
-            **{name: value for name, value in candidates.collate_packed(rows, 0, multiple).items() if name != "labels"}
-        )
-        for multiple in (1, 8)
-    )
-    torch.testing.assert_close(filled.logits, whole.logits, atol=1e-6, rtol=1e-5)
-
-
-def test_a_trainer_reads_all_rows_of_a_pack(small_base, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import candidates
-
-    trainer = make_trainer(small_base, tmp_path, lora=LoraSettings(lora_dropout=0.0))
-    batch = [trainer.train_dataset[i] for i in range(4)]
-    trainer.batches_of_step = []
-    losses = [float(trainer.training_step(trainer.model, trainer.data_collator(batch), 4))]
-    candidates.as_packed(trainer.model)
-    losses.append(float(trainer.training_step(trainer.model, candidates.collate_packed(batch, pad_id=0), 4)))
-    assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_the_memory_account_scales_from_two_layers_to_the_whole_shape(benchmark, shape_only, tmp_path):
