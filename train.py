@@ -56,8 +56,8 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from model_evaluation.metrics.classification import classification_metrics
     from model_evaluation.metrics.terminal_table import metrics_table
     from modeling.adapter_folder import SentimentConfig, save_adapter
-    from modeling.base_model import build_for_training
-    from modeling.model_files import base_facts, find_model, lasting_name
+    from modeling.base_model import base_facts, find_model, lasting_name
+    from modeling.lora import build_for_training
     from prediction.prediction_set import Predictions
     from runtime.distributed import from_main, join, whole_trainable
     from runtime.run_info import run_info

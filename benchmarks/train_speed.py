@@ -34,8 +34,8 @@ from transformers import (
 from workload import MAX_LENGTH, batches_of, build, evenly_spread, review_lengths, rows_of
 
 from configs.training_config import TrainingConfig
+from modeling.batching import padded_length
 from modeling.devices import best_device
-from prediction.predictor import padded_length
 from runtime.atomic_files import write_json
 from runtime.run_info import environment
 from training.checkpoints import Run

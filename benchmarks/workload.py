@@ -8,7 +8,7 @@ import torch
 
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from modeling.base_model import build_for_training
+from modeling.lora import build_for_training
 from training.sampling import LengthGroupedSampler
 from training.tokenized_dataset import TokenizedRows
 

@@ -1,26 +1,119 @@
-"""The one loader of models: base (optionally in 4 bits), head, LoRA, and an adapter's way back.
+"""The one loader of bases: where a model's files are, the model (optionally in 4 bits) with a head, its tokenizer.
 
-    model, tokenizer = build_for_training(config, lora)
-    model, tokenizer, sentiment = load_adapter("outputs/lora_adapter")
+    folder, commit = find_model("Qwen/Qwen2.5-1.5B")
+    tokenizer = load_tokenizer(folder)
 
-The only `from_pretrained` calls of the repository stand here and, for the tokenizer, in modeling/model_files.py.
+The only `from_pretrained` calls of the repository stand here and, for adapters, in modeling/lora.py.
 """
 
-import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from configs.lora_config import LoraSettings
-from configs.training_config import CLASSIFIER, TrainingConfig
-from data.dataset import LABEL_NAMES
-from modeling.adapter_folder import TASK_TYPES, WEIGHTS, SentimentConfig
+from configs.training_config import CLASSIFIER
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
-from modeling.lora import merge_lora
-from modeling.model_files import find_model, lasting_name, load_tokenizer, require_fitting
+from runtime.atomic_files import file_sha256
 from runtime.errors import UserError, first_line, is_out_of_memory
+from runtime.hub_download import MODEL_FILES, fetch
+from runtime.run_info import REPOSITORY
+
+END_OF_TEXT = "<|endoftext|>"
+ADAPTER_CONFIG = "adapter_config.json"
+BASE = "基座 "  # begins the name of each fact about the base in the fingerprint of a run
+COMMIT = f"{BASE}commit"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json",
+)  # fmt: skip
+WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，不用网络）"
+
+
+def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
+    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None.
+
+    An adapter is a `UserError`: transformers would load the adapter's base, add the adapter, and say nothing.
+    """
+    folder, commit = _find(name, commit)
+    if (Path(folder) / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{name} 是适配器（里面有 {ADAPTER_CONFIG}），不能当基座。要用它预测、评估：--model_path {folder}；"
+            f"要在新数据上接着训练它：train.py --init_adapter {folder}；否则写它的基座（{ADAPTER_CONFIG} 里的 "
+            "base_model_name_or_path）。里面若也有完整的模型，请先把 adapter_ 开头的文件移走"
+        )
+    return folder, commit
+
+
+def _find(name: str, commit: str | None) -> tuple[str, str | None]:
+    if Path(name).is_dir():
+        return name, None
+    if (REPOSITORY / name / "config.json").is_file():
+        return str(REPOSITORY / name), None
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
+    folder, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
+    return str(folder), commit
+
+
+def base_facts(folder: str, commit: str | None) -> dict[str, str]:
+    """Which base it is, for the fingerprint of a run: the hub's commit, or the SHA-256 of the folder's files.
+
+    Not their times: a copy has new ones, and weights changed in place can have the old. Reading gigabytes for a hash
+    takes seconds, once in a training that takes minutes or hours, and the weights are read right afterwards anyway.
+    """
+    if commit:
+        return {COMMIT: commit}
+    names = ("config.json", *TOKENIZER_FILES)
+    files = [path for path in sorted(Path(folder).iterdir()) if path.suffix == ".safetensors" or path.name in names]
+    return {f"{BASE}{path.name}": f"SHA-256 {file_sha256(path)[:16]}" for path in files}
+
+
+def lasting_name(name: str) -> str:
+    """`name` as an adapter should remember it: a folder outside this repository by its full path."""
+    if Path(name).is_dir() and not (REPOSITORY / name / "config.json").is_file():
+        return str(Path(name).resolve())
+    return name
+
+
+def load_tokenizer(folder: str):
+    """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
+    from transformers import AutoTokenizer
+
+    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would hand back an empty tokenizer without a word
+        raise UserError(f"{folder} 里没有分词器（tokenizer.json）")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.pad_token = tokenizer.pad_token or END_OF_TEXT
+        _make_all_special(tokenizer)
+    except Exception as error:  # each library has its own kind for a damaged file
+        raise UserError(f"{folder} 里的分词器读不出来：{first_line(error)}") from None
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _make_all_special(tokenizer) -> None:
+    """`split_special_tokens` splits special ones alone, and Qwen2.5 has others, such as `<tool_call>`."""
+    from tokenizers import AddedToken
+
+    plain = [token for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    tokenizer.add_tokens([AddedToken(token.content, special=True, normalized=False) for token in plain], True)
+
+
+def require_fitting(tokenizer, model, folder: str) -> None:
+    """A tokenizer of another base would give ids that the embedding does not have."""
+    if (largest := max(tokenizer.get_vocab().values())) >= model.config.vocab_size:
+        raise UserError(
+            f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
+        )
+
+
+def load_headed_base(head: str, folder: str, tokenizer, *, words: list[str] | None, **options):
+    """The base with the head of an adapter: (B, T) -> (B, C); `options` as for `load_base`."""
+    if head == CLASSIFIER:
+        return load_base(folder, tokenizer, **options)
+    return load_scoring_base(folder, tokenizer, words=words, **options)
 
 
 class Float32Head(nn.Linear):
@@ -47,7 +140,9 @@ def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtyp
     # Qwen2.5-1.5B's config names none, and batches would be refused; pooling looks for this id.
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
-    model.score = _float32_head(model.score)
+    score = Float32Head(model.score.in_features, model.score.out_features, bias=False, device="meta")
+    score.weight = nn.Parameter(model.score.weight.detach().float())
+    model.score = score
     return model
 
 
@@ -87,7 +182,7 @@ def load_label_scorer(
     )
     if not quantize:
         model.get_decoder().to(device.serving_dtype(model.config.hidden_size))
-    return _for_serving(model, device, quantize), tokenizer
+    return for_serving(model, device, quantize), tokenizer
 
 
 def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
@@ -101,10 +196,10 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     model = _from_folder(
         AutoModelForCausalLM, folder, whole="lm_head", quantize=quantize, dtype=device.weights_dtype, device=device
     )
-    return _for_serving(model, device, quantize), load_tokenizer(folder)
+    return for_serving(model, device, quantize), load_tokenizer(folder)
 
 
-def _for_serving(model, device: Device, quantize: bool):
+def for_serving(model, device: Device, quantize: bool):
     """In evaluation mode on its device; a quantised model is there already and cannot be moved."""
     return (model if quantize else model.to(device.kind)).eval().requires_grad_(False)
 
@@ -143,12 +238,6 @@ def _require_whole(model, loading: dict, folder: str, head: str) -> None:
         raise UserError(f"{folder} 里的模型是 {type(model).__name__}，没有 {head} 层；请用 Qwen2.5 这一类的语言模型")
 
 
-def _float32_head(score: nn.Linear) -> Float32Head:
-    head = Float32Head(score.in_features, score.out_features, bias=False, device="meta")
-    head.weight = nn.Parameter(score.weight.detach().float())
-    return head
-
-
 def nf4_config(device: Device, whole: str):
     """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`.
 
@@ -164,145 +253,3 @@ def nf4_config(device: Device, whole: str):
         bnb_4bit_compute_dtype=multiplied_in,
         llm_int8_skip_modules=[whole],
     )
-
-
-def build_for_training(
-    config: TrainingConfig, lora: LoraSettings, labels: list[str] = LABEL_NAMES, commit: str | None = None
-):
-    """(PEFT model with trainable LoRA and head, tokenizer). Set the seed before: weights are drawn here.
-
-    `commit` is the hub's, where it should not be the newest.
-    """
-    device, (folder, commit) = best_device(), find_model(config.model_name, commit)
-    tokenizer = load_tokenizer(folder)
-    base = load_headed_base(
-        config.head, folder, tokenizer, labels=labels, words=config.words_for(labels),
-        quantize=config.use_qlora, dtype=device.weights_dtype, device=device,
-    )  # fmt: skip
-    model = add_lora(base, lora, config.head)
-    model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache
-    model.config.base_commit = commit
-    return model, tokenizer
-
-
-def load_headed_base(head: str, folder: str, tokenizer, *, words: list[str] | None, **options):
-    """The base with the head of an adapter: (B, T) -> (B, C); `options` as for `load_base`."""
-    if head == CLASSIFIER:
-        return load_base(folder, tokenizer, **options)
-    return load_scoring_base(folder, tokenizer, words=words, **options)
-
-
-def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
-    """Freeze the base and put trainable low-rank neighbours beside its linear layers; a new head stays trainable."""
-    from peft import LoraConfig, get_peft_model
-
-    if head != CLASSIFIER and "lm_head" in lora.target_modules:
-        raise UserError("--target_modules：label_scoring 只读 lm_head 的权重，不能给它加 LoRA；请去掉 lm_head")
-    adapts_embeddings = any(name.rsplit(".", 1)[-1] == "embed_tokens" for name in lora.target_modules)
-    if adapts_embeddings and _has_tied_embeddings(base):
-        raise UserError(
-            "--target_modules：这个基座的 lm_head 与 embed_tokens 是同一个矩阵，label_scoring 要读它，"
-            "不能给它加 LoRA；请去掉 embed_tokens"
-        )
-    targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
-    peft_config = LoraConfig(
-        task_type=TASK_TYPES[head],
-        r=lora.lora_r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=targets,
-        modules_to_save=["score"] if head == CLASSIFIER else None,
-    )
-    if targets != "all-linear":
-        _require_targets(base, targets)
-    return get_peft_model(base, peft_config)
-
-
-def _require_targets(base, targets: list[str]) -> None:
-    """Every name must be of layers that can carry LoRA; of several, PEFT leaves out those that it does not find."""
-    able, found, unable = set(), set(), {}
-    for path, module in base.named_modules():
-        is_linear = isinstance(module, nn.Linear) and not isinstance(module, Float32Head)
-        if is_linear:
-            able.add(path.rsplit(".", 1)[-1])
-        for name in targets:
-            if path == name or path.endswith(f".{name}"):
-                found.add(name)
-                if not is_linear and not isinstance(module, nn.Embedding):
-                    unable[name] = f"{name}（{type(module).__name__}）"
-    problems = []
-    if unable:
-        problems.append(f"不能给 {'、'.join(unable[name] for name in targets if name in unable)} 加 LoRA")
-    if missing := [name for name in targets if name not in found]:
-        problems.append(f"模型里没有 {'、'.join(missing)}")
-    if problems:
-        raise UserError(f"--target_modules：{'；'.join(problems)}；可选 {'、'.join(sorted(able))}")
-
-
-def _has_tied_embeddings(model) -> bool:
-    """Whether a vocabulary projection reads the embeddings' own matrix; a classifier has no projection."""
-    projection = model.get_output_embeddings()
-    return projection is not None and projection.weight is model.get_input_embeddings().weight
-
-
-def _check_weights(folder: Path) -> None:
-    """A `ValueError` for weights that are no numbers, as of a training that diverged: every answer would be one."""
-    from safetensors.torch import load_file
-
-    for name, tensor in load_file(folder / WEIGHTS).items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} 里有 NaN 或无穷大")
-
-
-def load_adapter(
-    folder: str | Path, base_model_name: str | None = None, *, merge: bool = True, device: Device | None = None
-):
-    """(model in evaluation mode on its device, tokenizer, `SentimentConfig`) from an adapter folder.
-
-    `merge` adds B A to W in float32, which moves the logits by about 1e-7, and only then casts to what the
-    device serves in; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
-    round W + B A to 4 bits.
-    """
-    folder, device = Path(folder), device or best_device()
-    sentiment = SentimentConfig.load(folder)
-    quantize = sentiment.quantization == "nf4"
-    merge = merge and not quantize
-    if base_model_name:
-        base_folder, _ = find_model(base_model_name)
-    else:
-        base_folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
-    tokenizer = load_tokenizer(str(folder))
-    dtype = torch.float32 if merge else device.weights_dtype
-    base = load_headed_base(
-        sentiment.head, base_folder, tokenizer, labels=sentiment.labels, words=sentiment.label_words,
-        quantize=quantize, dtype=dtype, device=device,
-    )  # fmt: skip
-    require_fitting(tokenizer, base, base_folder)
-    try:
-        _check_weights(folder)
-        model = _with_adapter(base, folder, merge)
-    except Exception as error:  # PEFT and safetensors raise many kinds here; each means the same to the user
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{folder} 的适配器装不到基座 {base_folder} 上：文件损坏，或它属于另一个基座（{first_line(error)}）"
-        ) from None
-    if merge:
-        model.get_decoder().to(device.serving_dtype(model.config.hidden_size))  # a classification head stays float32
-    return _for_serving(model, device, quantize), tokenizer, sentiment
-
-
-def _with_adapter(base, folder: Path, merge: bool):
-    """`base` with the adapter merged into its weights, or beside them where that would give other answers."""
-    if merge and merge_lora(base, folder):
-        return base
-    from peft import PeftModel
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys")  # else they would stay random
-        model = PeftModel.from_pretrained(base, str(folder))
-    # Merged into a tied matrix, LoRA on the embeddings would change the projection too, which training left alone.
-    adapts_embeddings = hasattr(base.get_input_embeddings(), "base_layer")
-    if not merge or (adapts_embeddings and _has_tied_embeddings(base)):
-        return model
-    return model.merge_and_unload()

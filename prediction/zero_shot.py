@@ -19,9 +19,10 @@ from data.dataset import LABEL_NAMES
 from data.preprocessing import clean_text, encode_texts
 from modeling.adapter_folder import SentimentConfig
 from modeling.base_model import find_model, load_label_scorer
+from modeling.batching import predict_logits
 from modeling.devices import Device
 from modeling.label_scoring import as_label_scorer, label_word_ids
-from prediction.predictor import SentimentPredictor, predict_logits
+from prediction.predictor import SentimentPredictor
 
 # Reviews that say nothing: what a model answers to them is its own leaning. As in Zhao et al. 2021, with 无 for "".
 CONTENT_FREE = ("N/A", "[MASK]", "无")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.training_config import RESUME_AUTO, RESUME_NONE
-from modeling.model_files import BASE, COMMIT
+from modeling.base_model import BASE, COMMIT
 from runtime.atomic_files import (
     clean_leftovers,
     file_sha256,

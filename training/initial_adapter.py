@@ -13,7 +13,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import RESUME_NONE, TrainingConfig
 from data.seen_texts import read_seen_texts
 from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object
-from modeling.model_files import ADAPTER_CONFIG, BASE, COMMIT, lasting_name
+from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, lasting_name
 from runtime.atomic_files import file_sha256
 from runtime.errors import UserError
 from training.checkpoints import find_checkpoints, finished_run_id, read_manifest

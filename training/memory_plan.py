@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from modeling.batching import BATCH_TOKENS, extra_tokens, pad, padded_length
 from modeling.devices import Device
-from prediction.predictor import BATCH_TOKENS, extra_tokens, pad, padded_length
 
 GB = 10**9
 # What lies beside the tensors: CUDA's context, its kernels and workspaces; Python with its libraries.

@@ -9,7 +9,7 @@ import dataclasses
 import torch
 from transformers import Trainer
 
-from prediction.predictor import extra_tokens
+from modeling.batching import extra_tokens
 from runtime.errors import OneProcessError, UserError, is_out_of_memory
 from training.memory_plan import Pieces
 

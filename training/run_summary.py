@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from configs.training_config import ADAMW, TrainingConfig
+from modeling.batching import padded_length
 from modeling.devices import Device, best_device
-from modeling.optimizers import is_paged
-from prediction.predictor import padded_length
 from runtime.processes import world_size
 from training.memory_plan import GB, Pieces
+from training.optimizers import is_paged
 from training.sampling import LengthGroupedSampler
 from training.tokenized_dataset import TokenizedRows
 from training.trainer import SentimentTrainer, steps_per_epoch, total_steps

@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import Rows
 from data.preprocessing import clean_text, encode_texts
-from prediction.predictor import pad
+from modeling.batching import pad
 
 NO_LABEL = -100  # what cross-entropy leaves out, and Trainer does not count
 

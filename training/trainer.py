@@ -21,9 +21,8 @@ from transformers import TrainerCallback, TrainingArguments
 
 from configs.lora_config import LoraSettings
 from configs.training_config import ADAMW, LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
+from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
-from modeling.optimizers import is_paged, optimizer_name, page_again
-from prediction.predictor import extra_tokens, predict_logits
 from runtime.distributed import EvenSampler, from_main, whole_trainable
 from runtime.errors import UserError, writing_to
 from runtime.processes import world_size
@@ -34,6 +33,7 @@ from training.cpu_speed import faster_on_cpu
 from training.loss import balanced_weights, mean_cross_entropy
 from training.memory_plan import GB, Pieces, cap_memory, choose, measure, memory_limit
 from training.micro_batches import PiecewiseTrainer
+from training.optimizers import is_paged, optimizer_name, page_again
 from training.sampling import LengthGroupedSampler
 from training.stopping import KeepLossSum, StopWhenAsked, is_last
 from training.tokenized_dataset import TokenizedRows, collate

@@ -33,9 +33,10 @@ from model_evaluation.evaluation import evaluation_rows, training_splits
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.pipeline import run_single
 from modeling.adapter_folder import SentimentConfig, read_run_info
+from modeling.batching import predict_logits
 from prediction.predict_file import predict_file
 from prediction.prediction_set import Predictions
-from prediction.predictor import SentimentPredictor, predict_logits
+from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 from training.loss import balanced_weights, mean_cross_entropy
 from training.tokenized_dataset import tokenize

@@ -69,7 +69,7 @@ def make_small_adapter(folder: Path, base: Path) -> Path:
     from configs.lora_config import LoraSettings
     from configs.training_config import TrainingConfig
     from modeling.adapter_folder import SentimentConfig, save_adapter
-    from modeling.base_model import build_for_training
+    from modeling.lora import build_for_training
 
     torch.manual_seed(0)
     config = TrainingConfig(model_name=str(base), max_length=64, train_file="nowhere.csv")

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, set_seed
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.dataset import Rows
-from modeling.base_model import build_for_training
+from modeling.lora import build_for_training
 from training.checkpoints import FINISHED, CheckpointStore, Run, choose_checkpoint, find_checkpoints, step_of
 from training.tokenized_dataset import tokenize
 from training.trainer import SentimentTrainer, build_trainer

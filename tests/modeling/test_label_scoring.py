@@ -18,10 +18,12 @@ from configs.training_config import TrainingConfig
 from data.preprocessing import encode_texts
 from modeling import label_scoring
 from modeling.adapter_folder import SentimentConfig, save_adapter
-from modeling.base_model import build_for_training, load_adapter, load_tokenizer
+from modeling.base_model import load_tokenizer
+from modeling.batching import pad, predict_logits
 from modeling.devices import Device
 from modeling.label_scoring import as_label_scorer, label_word_ids
-from prediction.predictor import SentimentPredictor, pad, predict_logits
+from modeling.lora import build_for_training, load_adapter
+from prediction.predictor import SentimentPredictor
 from prediction.zero_shot import CONTENT_FREE, ZeroShotPredictor, zero_shot_config
 from runtime.errors import UserError
 from training.loss import mean_cross_entropy

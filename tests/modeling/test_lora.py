@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 import train
 from configs.lora_config import LoraSettings
 from modeling.adapter_folder import SentimentConfig, save_adapter
-from modeling.base_model import add_lora, load_adapter, load_base, load_headed_base, load_tokenizer
+from modeling.base_model import load_base, load_headed_base, load_tokenizer
 from modeling.devices import Device
-from modeling.lora import merge_lora
+from modeling.lora import add_lora, load_adapter, merge_lora
 from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 

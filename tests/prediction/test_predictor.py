@@ -6,9 +6,9 @@ import torch
 from small import small_reviews
 
 from inference import SentimentPredictor
-from modeling.base_model import load_adapter
+from modeling.batching import batches_by_length, pad, predict_logits
+from modeling.lora import load_adapter
 from prediction.prediction_set import Predictions
-from prediction.predictor import batches_by_length, pad, predict_logits
 from runtime.errors import UserError
 
 

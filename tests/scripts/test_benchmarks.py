@@ -73,7 +73,7 @@ def test_random_weights_have_the_shape_and_the_way_of_a_real_model(small_base, s
     from random_weights import random_base
 
     from configs.training_config import TrainingConfig
-    from modeling.base_model import build_for_training
+    from modeling.lora import build_for_training
 
     folder = random_base(shape_only, tmp_path / "random")
     assert random_base(shape_only, folder) == folder  # made once

@@ -23,7 +23,7 @@ class LikeAGpu(Device):
 
 
 def test_inputs_left_in_bf16_train_the_same_adapter_with_fewer_casts(small_base, tmp_path, monkeypatch):
-    for module in ("training.trainer", "modeling.base_model"):
+    for module in ("training.trainer", "modeling.lora"):
         monkeypatch.setattr(f"{module}.best_device", lambda: LikeAGpu("cpu", True))
 
     def train(folder):

@@ -13,9 +13,9 @@ import train
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, LABEL_SCORING, TrainingConfig
 from data.dataset import LABEL_NAMES, Rows
-from modeling.base_model import build_for_training
+from modeling.batching import BATCH_TOKENS
 from modeling.devices import Device
-from prediction.predictor import BATCH_TOKENS
+from modeling.lora import build_for_training
 from runtime.errors import UserError, is_out_of_memory
 from training.checkpoints import Run
 from training.memory_plan import GB, Account, Pieces, cap_memory, choose, measure, memory_limit

@@ -13,10 +13,10 @@ from small_runs import At, go_on, interrupt, make_trainer, outcome
 import train
 from configs.training_config import ADAMW, PAGED_ADAMW
 from modeling.devices import Device
-from modeling.optimizers import optimizer_name
 from runtime.errors import UserError
 from runtime.signals import Interrupted
 from training.checkpoints import find_checkpoints
+from training.optimizers import optimizer_name
 
 PAGED = [PAGED_ADAMW, "paged_adamw_8bit"]
 CPU, CUDA, MPS = Device("cpu", False), Device("cuda", True), Device("mps", False)

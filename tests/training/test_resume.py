@@ -8,7 +8,7 @@ import torch
 from small_runs import At, go_on, interrupt, make_trainer, outcome
 from transformers import set_seed
 
-from prediction.predictor import pad
+from modeling.batching import pad
 from runtime.signals import Interrupted
 from training.checkpoints import (
     Run,

@@ -109,7 +109,7 @@ def test_loading_a_model_that_does_not_fit_is_one_message(plain_adapter, monkeyp
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(where if "." in where else f"modeling.base_model.{where}", fail)
+    monkeypatch.setattr(where if "." in where else f"modeling.lora.{where}", fail)
     result = predict(plain_adapter, "--text", "很好")
     assert_one_message(result, "内存", "关掉")
     assert "损坏" not in result.stderr and "读不出来" not in result.stderr

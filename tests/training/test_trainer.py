@@ -22,9 +22,11 @@ from configs.training_config import TrainingConfig
 from data.dataset import LABEL_NAMES, Rows
 from data.preprocessing import encode_texts
 from modeling.adapter_folder import SentimentConfig, save_adapter
-from modeling.base_model import build_for_training, load_tokenizer
+from modeling.base_model import load_tokenizer
+from modeling.batching import pad, predict_logits
 from modeling.devices import Device
-from prediction.predictor import SentimentPredictor, pad, predict_logits
+from modeling.lora import build_for_training
+from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 from training import trainer as training
 from training.best_adapter import BestAdapter
@@ -66,8 +68,9 @@ def test_loading_gives_float32_head_and_adapter_and_a_frozen_base(small_base):
 
 
 def test_head_stays_float32_on_a_bf16_base(small_base):
-    from modeling.base_model import add_lora, load_base, load_tokenizer
+    from modeling.base_model import load_base, load_tokenizer
     from modeling.devices import Device
+    from modeling.lora import add_lora
 
     base = load_base(
         str(small_base), load_tokenizer(str(small_base)), labels=["a", "b"], quantize=False,
@@ -196,7 +199,7 @@ def test_a_four_bit_base_is_made_where_the_batches_go(small_base, monkeypatch, k
         raise RuntimeError(f"on {options['device_map']}")
 
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
-    monkeypatch.setattr("modeling.base_model.best_device", lambda: Device(kind, False))
+    monkeypatch.setattr("modeling.lora.best_device", lambda: Device(kind, False))
     for head, auto_class in (("classifier", "SequenceClassification"), ("label_scoring", "CausalLM")):
         monkeypatch.setattr(f"transformers.AutoModelFor{auto_class}.from_pretrained", from_pretrained)
         config = TrainingConfig(model_name=str(small_base), use_qlora=True, head=head)

@@ -1,0 +1,135 @@
+"""Batches of token ids, and the one loop that predicts them.
+
+logits = predict_logits(model, rows, pad_id)  # (N, C) of N rows of token ids, in their order
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from modeling.devices import Device
+from runtime.distributed import total
+from runtime.errors import is_out_of_memory
+from runtime.processes import is_main, rank, world_size
+
+PAD_MULTIPLE = 8  # a GPU's matrix units read tiles of eight
+# Tokens of a batch, padding included: enough to keep the device busy, few enough for 4 GB.
+BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
+
+
+def padded_length(longest: int, multiple: int = PAD_MULTIPLE) -> int:
+    """`longest` rounded up to a multiple of `multiple`."""
+    return -(-longest // multiple) * multiple
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, multiple: int = PAD_MULTIPLE) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids` and `attention_mask`, both (B, T) with T a multiple of `multiple`."""
+    length = padded_length(max(map(len, rows)), multiple)
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first; a padded batch has at most `max_tokens` tokens.
+
+    The longest come first so that a lack of memory shows at once and not at the end.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * padded_length(lengths[batch[0]]) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def smaller_batches(batches: list[list[int]], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """The same indices in the same order, each padded batch with at most `max_tokens` tokens or of one row."""
+    smaller = []
+    for batch in batches:
+        at_once = max(1, max_tokens // padded_length(lengths[batch[0]]))
+        smaller += [batch[start : start + at_once] for start in range(0, len(batch), at_once)]
+    return smaller
+
+
+def extra_tokens(model) -> int:
+    """Tokens that a model itself puts behind every row: the label words of the head label_scoring."""
+    return getattr(model, "extra_tokens", 0)
+
+
+def predict_logits(
+    model,
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    max_tokens: int | None = None,
+    progress: str | None = None,
+    shared: bool = False,
+) -> np.ndarray:
+    """Logits (N, C) float32 of tokenised rows, in their order. `progress` titles a progress bar.
+
+    Runs in the precision of the weights: a 16-bit base under bf16 autocast, any other as it is. `shared`
+    deals the batches out to all processes, which must ask for the same rows; each gets all answers, the
+    same bits as one process would. When memory runs out, a batch is computed in halves, down to one row, and
+    the model from then on in batches no larger; that rounds differently and changes nothing else.
+    """
+    from tqdm import tqdm
+
+    parameter = next(model.parameters())
+    device = Device(parameter.device.type, parameter.dtype == torch.bfloat16)
+    was_training = model.training
+    model.eval()
+    logits = np.zeros((len(rows), model.config.num_labels), np.float32)
+    lengths = [len(row) + extra_tokens(model) for row in rows]
+    batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[device.kind]))
+    mine = batches[rank() :: world_size()] if shared else batches
+    if known := getattr(model, "most_prediction_tokens", None):
+        mine = smaller_batches(mine, lengths, known)
+    mine = deque(mine)
+    # Under FSDP the other processes wait in this batch's layers and know nothing of a lack of memory here.
+    alone = shared or world_size() == 1
+    multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
+    hidden = progress is None or not is_main()
+    with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
+        while mine:
+            batch = mine.popleft()
+            found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device, alone)
+            if found is None:
+                from accelerate.utils.memory import clear_device_cache
+
+                clear_device_cache(garbage_collection=True)
+                fewer = -(-len(batch) // 2)
+                most = model.most_prediction_tokens = fewer * padded_length(lengths[batch[0]])
+                mine = deque(smaller_batches([batch, *mine], lengths, most))
+                smaller = f"从现在起每次最多算 {most:,} 个 token（这一批每次 {fewer} 条）"
+                notice = f"内存不足：{smaller}，预测接着进行；答案只差舍入。"
+                bar.write(notice, file=sys.stderr)
+                continue
+            logits[batch] = found
+            bar.update(len(batch))
+    model.train(was_training)
+    return total(logits) if shared else logits
+
+
+def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device, halve: bool) -> np.ndarray | None:
+    """Logits (B, C) of one batch; None where there is too little memory and `halve` allows fewer rows than these.
+
+    The tensors of a pass that broke off are gone with this call.
+    """
+    try:
+        where = next(model.parameters()).device
+        inputs = {name: value.to(where) for name, value in inputs.items()}
+        with torch.inference_mode(), device.autocast():
+            return model(**inputs).logits.float().cpu().numpy()
+    except (RuntimeError, MemoryError) as error:
+        if not halve or len(inputs["input_ids"]) == 1 or not is_out_of_memory(error):
+            raise
+        return None
