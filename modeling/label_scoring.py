@@ -14,14 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 # Rows of the vocabulary projection that are multiplied at once, in float32: 100 MB for Qwen2.5-1.5B's 151,936.
 VOCABULARY_CHUNK = 16_384
-# Tokens that all prompts of a batch must begin with to be computed once. On the small base the 2 of the default
-# template bring nothing, 65 (a template with two worked examples) 1.6 times the speed (benchmarks/prompt_prefix.py).
-SHORTEST_SHARED_PREFIX = 16
 
 
 def label_word_ids(tokenizer, label_words: Sequence[str]) -> list[list[int]]:
@@ -102,51 +98,31 @@ class LabelScoring:
         return SequenceClassifierOutput(logits=scores - words.prior)
 
     def _hidden_in_contexts(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, N, D): the last layer in each of the N contexts."""
-        words, batch = self.label_words, len(input_ids)
-        cache, shared = self._shared_prefix(input_ids, lengths)
-        input_ids, lengths = input_ids[:, shared:], lengths - shared
-        length = input_ids.shape[1]
+        """(B, N, D): the last layer in each of the N contexts; `lengths` (B,) are tokens without padding."""
+        words = self.label_words
+        batch, length = input_ids.shape
         where = {}  # no mask needed: padding stands behind everything that is read, and no token looks ahead
         if len(words.tails):
             input_ids = torch.cat([input_ids, words.tails.expand(batch, -1)], dim=1)  # (B, T + S L)
-            where["attention_mask"] = self._tail_mask(length, lengths, shared)
-            where["position_ids"] = shared + self._positions(length, lengths)
-        decoded = self.get_decoder()(
-            input_ids=input_ids, past_key_values=cache, use_cache=cache is not None, **where
-        ).last_hidden_state
+            where["attention_mask"] = self._tail_mask(length, lengths)
+            # A tail goes on counting where its prompt ends.
+            in_prompt = torch.arange(length, device=lengths.device).expand(batch, -1)
+            where["position_ids"] = torch.cat([in_prompt, lengths[:, None] + words.tail_offset], dim=1)
+        decoded = self.get_decoder()(input_ids=input_ids, use_cache=False, **where).last_hidden_state
         after_prompt = (lengths - 1)[:, None]  # (B, 1)
         places = torch.where(words.place_of_context < 0, after_prompt, length + words.place_of_context)  # (B, N)
         return decoded[torch.arange(batch, device=lengths.device)[:, None], places]
 
-    def _shared_prefix(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> tuple[DynamicCache | None, int]:
-        """(keys and values of what all prompts begin with, computed once; its tokens), or (None, 0) for too few."""
-        if torch.is_grad_enabled() or len(input_ids) == 1:
-            return None, 0
-        same = (input_ids == input_ids[0]).all(dim=0).long().cumprod(dim=0)  # (T,)
-        shared = min(int(same.sum()), int(lengths.min()) - 1)
-        if shared < SHORTEST_SHARED_PREFIX:
-            return None, 0
-        cache = self.get_decoder()(input_ids=input_ids[:1, :shared], use_cache=True).past_key_values
-        shape = (len(input_ids), -1, -1, -1)
-        return DynamicCache([(layer.keys.expand(shape), layer.values.expand(shape)) for layer in cache.layers]), shared
-
-    def _tail_mask(self, length: int, lengths: torch.Tensor, shared: int) -> torch.Tensor:
-        """(B, 1, T + S L, P + T + S L): which tokens (columns) a token (row) sees, as the attention in use wants it."""
+    def _tail_mask(self, length: int, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, 1, T + S L, T + S L): which tokens (columns) a token (row) sees, as the attention in use wants it."""
         number = torch.cat([self.label_words.tail_number.new_full((length,), -1), self.label_words.tail_number])
         order = torch.arange(len(number), device=lengths.device)
         own = number[:, None] == number  # both in the prompt, or both in the same tail
         in_prompt = (number < 0) & (order < lengths[:, None])  # (B, T + S L)
         sees = (own | in_prompt[:, None]) & (order <= order[:, None])
-        sees = nn.functional.pad(sees, (shared, 0), value=True)  # all see the shared beginning
         if self.config._attn_implementation == "eager":  # adds its mask to the scores
             return torch.zeros(sees.shape, device=sees.device).masked_fill(~sees, -torch.inf)[:, None]
         return sees[:, None]
-
-    def _positions(self, length: int, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, T + S L): a tail goes on counting where its prompt ends."""
-        prompt = torch.arange(length, device=lengths.device).expand(len(lengths), -1)
-        return torch.cat([prompt, lengths[:, None] + self.label_words.tail_offset], dim=1)
 
 
 def token_log_probs(

@@ -75,26 +75,6 @@ def test_scores_do_not_depend_on_the_attention_in_use(small_base):
     np.testing.assert_allclose(found["eager"], found["sdpa"], atol=1e-5)
 
 
-@pytest.mark.parametrize("words", [["-", "+"], ["负面", "正面"]], ids=["one token", "several"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_beginning_that_all_prompts_share_is_computed_once(small_base, monkeypatch, words, attention):
-    template = "例如：\n评论：很好\n答：好\n评论：{text}\n答："
-    predictor = ZeroShotPredictor(
-        zero_shot_config(str(small_base), label_words=words, prompt_template=template, max_length=64), device=CPU
-    )
-    predictor.model.set_attn_implementation(attention)
-    read = []
-    predictor.model.get_decoder().register_forward_pre_hook(
-        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    shared, tokens_shared = predictor.predictions(TEXTS).logits, sum(read)
-    read.clear()
-    monkeypatch.setattr(label_scoring, "SHORTEST_SHARED_PREFIX", 10**6)
-    alone, tokens_alone = predictor.predictions(TEXTS).logits, sum(read)
-    np.testing.assert_allclose(shared, alone, atol=2e-5)
-    assert tokens_shared < tokens_alone - 20 * len(TEXTS)
-
-
 def test_permuted_classes_give_permuted_answers(small_base):
     labels, order = ["好评", "差评", "中评"], [2, 0, 1]
     words = ["好", "差", "还行"]
