@@ -21,8 +21,8 @@ import numpy as np
 from few_shot_plot import few_shot_curve
 
 from data.dataset import LABEL_NAMES, Rows
+from data.preprocessing import text_hash
 from data.sources.review_files import read_labelled_file
-from data.text_hash import text_hash
 from model_evaluation.evaluation import training_splits
 from runtime.atomic_files import atomic_write, write_json
 from runtime.run_info import REPOSITORY, environment

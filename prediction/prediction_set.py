@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.text_hash import text_ids
+from data.preprocessing import text_ids
 from runtime.atomic_files import atomic_write
 
 
@@ -62,7 +62,7 @@ class Predictions:
 
     @cached_property
     def text_ids(self) -> np.ndarray:
-        """(N,) int64, the same for rows of the same text (`data.text_hash`): 0, 1, … in the order of appearance."""
+        """(N,) int64, equal for rows of the same text (`data.preprocessing.text_ids`), in the order of appearance."""
         return np.array(text_ids(self.texts), dtype=np.int64)
 
     @property

@@ -5,7 +5,7 @@
     >>> figures["repeated_rows"], figures["both_labels"]["texts"]
     (2, 1)
 
-Two texts are the same when their `data.text_hash` is: punctuation, width and case do not count.
+Two texts are the same when their `text_hash` is: punctuation, width and case do not count.
 """
 
 from collections import defaultdict
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from data.dataset import Rows
-from data.preprocessing import clean_text
-from data.text_hash import normalize_for_matching, text_hash
+from data.preprocessing import clean_text, normalize_for_matching, text_hash
 
 SHOWN_EXAMPLES = 10
 

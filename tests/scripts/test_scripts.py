@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
 
-from data.text_hash import text_hash
+from data.preprocessing import text_hash
 
 
 def read_jsonl(path):

