@@ -59,7 +59,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from modeling.base_model import base_facts, find_model, lasting_name
     from modeling.lora import build_for_training
     from prediction.prediction_set import Predictions
-    from runtime.distributed import from_main, join, whole_trainable
+    from runtime.distributed import from_main, join, refuse_sharding
     from runtime.run_info import run_info
     from training.checkpoints import Run, choose_checkpoint, keep_base, mark_finished, recorded_commit
     from training.initial_adapter import starting_point
@@ -67,6 +67,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from training.tokenized_dataset import tokenize
     from training.trainer import build_trainer, fingerprint
 
+    refuse_sharding()
     join()  # under torchrun or accelerate launch: the other processes
 
     # Data: texts and labels, the same each time.
@@ -121,10 +122,9 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     )
     seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
-    trained = whole_trainable(model)
     texts, adapter = splits["train"].texts, output_dir / "lora_adapter"
     if is_main():
-        save_adapter(adapter, model, tokenizer, sentiment, texts, info, trained, start.seen)
+        save_adapter(adapter, model, tokenizer, sentiment, texts, info, start.seen)
         mark_finished(output_dir, run)
         trainer.best.remove()
 

@@ -192,16 +192,14 @@ def save_adapter(
     sentiment: SentimentConfig,
     seen: list[str],
     info: dict,
-    trained: dict | None = None,
     seen_before: np.ndarray | None = None,
 ) -> None:
     """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
 
     `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`).
-    `trained` are the trainable parameters by name, where the model itself holds only pieces of them (FSDP).
     """
     with atomic_folder(folder) as new:
-        model.save_pretrained(new, state_dict=trained, save_embedding_layers=False)
+        model.save_pretrained(new, save_embedding_layers=False)
         (new / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         tokenizer.save_pretrained(new)
         sentiment.save(new)

@@ -125,7 +125,7 @@ class Float32Head(nn.Linear):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (B, T, D) -> (B, T, C)
         with torch.autocast(hidden.device.type, enabled=False):
-            return nn.functional.linear(hidden.float(), self.weight.float())  # FSDP hands it over in bf16
+            return nn.functional.linear(hidden.float(), self.weight)
 
 
 def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):

@@ -94,14 +94,12 @@ def predict_logits(
     if known := getattr(model, "most_prediction_tokens", None):
         mine = smaller_batches(mine, lengths, known)
     mine = deque(mine)
-    # Under FSDP the other processes wait in this batch's layers and know nothing of a lack of memory here.
-    alone = shared or world_size() == 1
     multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
     hidden = progress is None or not is_main()
     with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
         while mine:
             batch = mine.popleft()
-            found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device, alone)
+            found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device)
             if found is None:
                 from accelerate.utils.memory import clear_device_cache
 
@@ -119,8 +117,8 @@ def predict_logits(
     return total(logits) if shared else logits
 
 
-def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device, halve: bool) -> np.ndarray | None:
-    """Logits (B, C) of one batch; None where there is too little memory and `halve` allows fewer rows than these.
+def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device) -> np.ndarray | None:
+    """Logits (B, C) of one batch; None where there is too little memory and fewer rows than these may fit.
 
     The tensors of a pass that broke off are gone with this call.
     """
@@ -130,6 +128,6 @@ def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device, halv
         with torch.inference_mode(), device.autocast():
             return model(**inputs).logits.float().cpu().numpy()
     except (RuntimeError, MemoryError) as error:
-        if not halve or len(inputs["input_ids"]) == 1 or not is_out_of_memory(error):
+        if len(inputs["input_ids"]) == 1 or not is_out_of_memory(error):
             raise
         return None

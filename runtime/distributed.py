@@ -5,15 +5,16 @@ model dealt out to all, and files that only the first process writes.
 """
 
 import atexit
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import Sampler
 
+from runtime.errors import UserError
 from runtime.processes import is_main, local_rank, world_size
 
 
@@ -26,6 +27,16 @@ def join() -> None:
     if not dist.is_initialized():  # gloo carries numbers and messages, NCCL the gradients
         dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
         atexit.register(dist.destroy_process_group)  # at a clean end alone: see `run_script`
+
+
+def refuse_sharding() -> None:
+    """Raise `UserError` where the launcher is set up to split the model over the GPUs, which nothing here can do."""
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate 的配置启用了 {name}，本仓库的训练不支持拆分模型。改用 torchrun 或 "
+                "accelerate launch --multi_gpu（每个 GPU 各放一整份基座）；基座一个 GPU 放不下时加 --use_qlora"
+            )
 
 
 def from_main(value: Any) -> Any:
@@ -44,25 +55,6 @@ def total(numbers: np.ndarray) -> np.ndarray:
     summed = torch.from_numpy(numbers.copy())
     dist.all_reduce(summed)
     return summed.numpy()
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor of which FSDP keeps a piece in each process; all processes have to ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def whole_trainable(model) -> dict[str, torch.Tensor]:
-    """The trainable parameters by name, whole; all processes have to ask."""
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    state = model.state_dict()  # which FSDP brings back to its pieces first
-    return {name: whole(state[name]) for name in names}
-
-
-def like(tensor: torch.Tensor, model_tensor: torch.Tensor) -> torch.Tensor:
-    """The inverse of `whole`: this process's piece, where the model has pieces."""
-    if not isinstance(model_tensor, DTensor):
-        return tensor
-    return distribute_tensor(tensor, model_tensor.device_mesh, model_tensor.placements)
 
 
 class EvenSampler(Sampler[int]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from runtime.atomic_files import atomic_write
-from runtime.distributed import from_main, like, whole
+from runtime.distributed import from_main
 from runtime.processes import is_main
 
 WEIGHTS, STATE = "best_adapter.safetensors", "best_adapter.json"
@@ -42,21 +42,20 @@ class BestAdapter:
         from peft import get_peft_model_state_dict
 
         self.accuracy, self.loss, self.step, self.misses = accuracy, loss, step, 0
-        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-        tensors = {name: whole(t.detach()).cpu().contiguous() for name, t in tensors.items()}
         if not is_main():
             return
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_write(self.output_dir / WEIGHTS, "wb") as file:
             file.write(save(tensors))
 
     def load_into(self, model) -> None:
         """Give the model the best adapter's weights."""
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import set_peft_model_state_dict
 
         # The first process alone has the file; others may be on another machine.
         best = from_main(load_file(self.output_dir / WEIGHTS) if is_main() else None)
-        now = get_peft_model_state_dict(model, save_embedding_layers=False)
-        set_peft_model_state_dict(model, {name: like(tensor, now[name]) for name, tensor in best.items()})
+        set_peft_model_state_dict(model, best)
 
     def save_to(self, checkpoint: Path) -> None:
         """Put a copy and the state into a checkpoint; before the first evaluation there is none."""

@@ -75,12 +75,10 @@ class PiecewiseTrainer(Trainer):
         batch, length = shape[0], shape[1] + extra_tokens(self.model)
         rows, step = self.pieces.rows(batch, length), self.state.global_step + 1
         if self.accelerator.num_processes > 1:
-            smaller = (
-                "减小 --batch_size 或 --max_length，加 --resume_from_checkpoint none 重新开始"
-                if self.is_fsdp_enabled
-                else "加 --max_memory_gb（每个进程的上限，单位 GB），再运行同一条命令接着训练"
+            raise OneProcessError(
+                f"第 {step} 步内存不足。多个进程时不能中途改小："
+                "加 --max_memory_gb（每个进程的上限，单位 GB），再运行同一条命令接着训练"
             )
-            raise OneProcessError(f"第 {step} 步内存不足。多个进程时不能中途改小：{smaller}")
         if rows > 1:
             rows = -(-rows // 2)
             self.use_pieces(dataclasses.replace(self.pieces, max_tokens=rows * length))

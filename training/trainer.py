@@ -20,10 +20,10 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from configs.lora_config import LoraSettings
-from configs.training_config import ADAMW, LABEL_SCORING, LANGUAGE_MODEL, TrainingConfig
+from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
-from runtime.distributed import EvenSampler, from_main, whole_trainable
+from runtime.distributed import EvenSampler, from_main
 from runtime.errors import UserError, writing_to
 from runtime.processes import world_size
 from runtime.signals import Interrupted, postponed_interrupts
@@ -171,11 +171,6 @@ class SentimentTrainer(PiecewiseTrainer):
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
             raise Interrupted([*received, signal.SIGTERM][0], f"{message}重新运行同一条命令即接着训练。")
 
-    @property
-    def shares(self) -> bool:
-        """Whether processes share out the rows to predict; under FSDP each layer needs all of them at each batch."""
-        return not self.is_fsdp_enabled
-
     def floating_point_ops(self, inputs) -> int:
         """Nobody reads the count, and Trainer would walk through all parameters for it at each step."""
         return 0
@@ -201,9 +196,7 @@ class SentimentTrainer(PiecewiseTrainer):
     def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:
         """(N, C) by the one prediction loop, each process its share, in batches that fit the memory."""
         most = self.pieces.prediction_tokens
-        return predict_logits(
-            self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=self.shares
-        )
+        return predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=True)
 
     def finished_model(self):
         """The model with its best adapter and without Trainer's bf16 autocast around it: as it will be served."""
@@ -221,7 +214,7 @@ class SentimentTrainer(PiecewiseTrainer):
     def _save_checkpoint(self, model, trial=None) -> None:
         """Trainer writes into the staging folder; the store then makes it visible as a whole."""
         name = f"checkpoint-{self.state.global_step}"
-        self.saving, self.trained = True, whole_trainable(self.model)
+        self.saving = True
         try:
             with writing_to(self.store.output_dir / name):
                 super()._save_checkpoint(model, trial)
@@ -240,7 +233,7 @@ class SentimentTrainer(PiecewiseTrainer):
         if not self.args.should_save:
             return
         os.makedirs(output_dir, exist_ok=True)
-        self.model.save_pretrained(output_dir, state_dict=self.trained, save_embedding_layers=False)
+        self.model.save_pretrained(output_dir, save_embedding_layers=False)
 
 
 def build_trainer(
@@ -268,14 +261,6 @@ def build_trainer(
         best=best,
         pad_id=tokenizer.pad_token_id,
     )
-    if checkpoint and trainer.is_fsdp_enabled:  # Trainer waits for ever where it should load the pieces
-        raise UserError("FSDP 的训练不能接着检查点继续；加 --resume_from_checkpoint none 从头开始")
-    if config.head == LABEL_SCORING and trainer.is_fsdp_enabled:
-        raise UserError("--head label_scoring 还不能与 FSDP 一起用；用 torchrun（DDP），或 --head classifier")
-    if config.use_qlora and trainer.is_fsdp_enabled:
-        raise UserError("--use_qlora 不能与 FSDP 一起用；去掉其中一个（多个 GPU 各放一份 4 比特基座：用 torchrun）")
-    if is_paged(config.optim or ADAMW) and trainer.is_fsdp_enabled:
-        raise UserError(f"--optim {config.optim} 不能与 FSDP 一起用；去掉其中一个")
     fit_memory(trainer, config)
     return trainer
 
@@ -284,10 +269,7 @@ def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
     """Choose pieces and recomputation for the memory there is; a `--max_memory_gb` too small is a `UserError`."""
     device, again = best_device(), config.gradient_checkpointing
     limit = memory_limit(device, config.max_memory_gb)
-    splits_model = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if splits_model and config.max_memory_gb:
-        raise UserError("--max_memory_gb 不能与 FSDP、DeepSpeed 一起用：它们自己拆分模型；请减小 --batch_size")
-    if limit is None or splits_model:
+    if limit is None:
         trainer.use_pieces(Pieces(recompute=again))
         return
     longest = max(trainer.train_dataset.lengths) + extra_tokens(trainer.model)

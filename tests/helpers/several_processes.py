@@ -5,15 +5,12 @@ torchrun --nproc_per_node 2 tests/helpers/several_processes.py '[["train", "--pr
 
 import importlib
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import torch
-import yaml
-from accelerate.state import AcceleratorState, DistributedType, PartialState
 from small_runs import keep_first_gradients
 
 import training.trainer
@@ -53,30 +50,13 @@ def fail(numbers: str, kind: str) -> None:
     SentimentTrainer.training_step = failing_step
 
 
-def fsdp(config: str) -> None:
-    """What `accelerate launch --config_file` sets; on a CPU accelerate itself would go back to DDP without a word."""
-    os.environ["ACCELERATE_USE_FSDP"] = "true"
-    for name, value in yaml.safe_load(Path(config).read_text(encoding="utf-8"))["fsdp_config"].items():
-        name = {"fsdp_transformer_layer_cls_to_wrap": "fsdp_transformer_cls_to_wrap"}.get(name, name)
-        os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
-    begin = AcceleratorState.__init__
-
-    def begin_as_on_gpus(self, *args, **kwargs) -> None:
-        if not AcceleratorState._shared_state:
-            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
-        begin(self, *args, **kwargs)
-
-    AcceleratorState._reset_state()
-    AcceleratorState.__init__ = begin_as_on_gpus
-
-
 def first_gradients() -> None:
     """From now on in float32, and the gradients of a training's first step are kept."""
     training.trainer.best_device = lambda: Device("cpu", False)
     keep_first_gradients(setattr)
 
 
-ACTIONS = {"forget": forget, "fsdp": fsdp, "fail": fail, "first_gradients": first_gradients}
+ACTIONS = {"forget": forget, "fail": fail, "first_gradients": first_gradients}
 
 for name, *arguments in json.loads(sys.argv[1]):
     if name in ACTIONS:

@@ -11,17 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
-from small_runs import make_trainer
 
 from configs.training_config import TrainingConfig
 from runtime.distributed import EvenSampler
-from runtime.errors import UserError
 from runtime.file_lock import output_lock
 from training.checkpoints import fault_of, find_checkpoints, step_of
 from training.loss import mean_cross_entropy
 from training.sampling import LengthGroupedSampler
 from training.tokenized_dataset import NO_LABEL, TokenizedRows, collate
-from training.trainer import SentimentTrainer, rows_per_step, steps_per_epoch
+from training.trainer import rows_per_step, steps_per_epoch
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,6 @@ def runs(small_base, tmp_path_factory):
     forget = ["forget", f"{folder}/two", f"{folder}/resumed", "10"]
     work = [[*train, f"{folder}/two"], forget, [*train, f"{folder}/resumed"], [*predict, f"{folder}/two.jsonl"]]
     work += [[*train, f"{folder}/scoring_two", *scoring]]
-    work += [["fsdp", "configs/fsdp.yaml"], [*train, f"{folder}/pieces"]]
     together = run_in_processes(2, work)
     assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
     return folder, together
@@ -92,47 +89,15 @@ def test_a_run_of_two_processes_is_taken_up_again_and_ends_with_the_same_bits(ru
 
 
 def test_the_first_process_alone_speaks(runs):
-    assert runs[1].stdout.count("正在载入") == 4  # four trainings
-    assert runs[1].stdout.count("2 个进程") == 4
+    assert runs[1].stdout.count("正在载入") == 3  # three trainings
+    assert runs[1].stdout.count("2 个进程") == 3
     assert runs[1].stderr.count("条预测写在") == 1
 
 
-def test_a_base_in_pieces_learns_the_same(runs):
-    """FSDP; where the CPU multiplies in bf16, its weights are rounded, DDP's only multiplied so."""
-    one, pieces = history(runs[0] / "one"), history(runs[0] / "pieces")
-    assert (runs[0] / "pieces" / "checkpoint-20" / "pytorch_model_fsdp.bin").is_file()
-    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in (one, pieces)]
-    assert losses[1] == pytest.approx(losses[0], abs=0.02)
-    expected, found = adapter_of(runs[0] / "one"), adapter_of(runs[0] / "pieces")
-    assert expected.keys() == found.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "checkpoint", "word"),
-    [
-        ({"head": "label_scoring"}, None, "--head label_scoring"),
-        ({"use_qlora": True}, None, "--use_qlora"),
-        ({"max_memory_gb": 4}, None, "--max_memory_gb"),
-        ({"optim": "paged_adamw_32bit"}, None, "--optim paged_adamw_32bit"),
-        ({}, "newest", "--resume_from_checkpoint none"),
-    ],
-)
-def test_what_pieces_cannot_do_is_said_before_the_first_step(
-    small_base, whole_run, tmp_path, monkeypatch, settings, checkpoint, word
-):
-    found = find_checkpoints(whole_run[1])[0] if checkpoint else None
-
-    class UnderFsdp(SentimentTrainer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.is_fsdp_enabled = True
-
-    monkeypatch.setattr("training.trainer.SentimentTrainer", UnderFsdp)
-    with pytest.raises(UserError, match=word) as caught:
-        make_trainer(small_base, tmp_path, checkpoint=found, **settings)
-    assert "FSDP" in str(caught.value)
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_splits_the_model_is_refused(tmp_path, variable):
+    result = run_script("train.py", "--preset", "tiny", "--output_dir", tmp_path / "new", env={variable: "true"})
+    assert_one_message(result, variable.rsplit("_", 1)[-1], "torchrun", "--use_qlora")
 
 
 def test_the_same_file_of_predictions(runs):
