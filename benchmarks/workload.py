@@ -9,8 +9,7 @@ import torch
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from modeling.lora import build_for_training
-from training.sampling import LengthGroupedSampler
-from training.tokenized_dataset import TokenizedRows
+from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
 
 MAX_LENGTH = 256
 LENGTHS = Path(__file__).parent / "chnsenticorp_lengths.json"

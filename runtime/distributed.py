@@ -1,18 +1,16 @@
 """Several processes that do one thing together (`torchrun`, `accelerate launch`); in one process nothing of this acts.
 
-Training is Trainer's DDP; here is what it leaves open: the end of an epoch that does not come out even, one run of the
-model dealt out to all, and files that only the first process writes.
+Training is Trainer's DDP; here is what it leaves open: one run of the model dealt out to all, and files that only the
+first process writes. `EvenSampler` (training/tokenized_dataset.py) sees to an epoch that does not come out even.
 """
 
 import atexit
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.data import Sampler
 
 from runtime.errors import UserError
 from runtime.processes import is_main, local_rank, world_size
@@ -55,25 +53,3 @@ def total(numbers: np.ndarray) -> np.ndarray:
     summed = torch.from_numpy(numbers.copy())
     dist.all_reduce(summed)
     return summed.numpy()
-
-
-class EvenSampler(Sampler[int]):
-    """The order of `sampler`, filled up so that every process gets as many batches.
-
-    accelerate would fill up with rows that then count twice. Here `~i` (negative) stands for row i without its label:
-    it is computed and adds nothing, so that each step is that of one process with larger accumulation.
-    """
-
-    def __init__(self, sampler, multiple: int):
-        self.sampler, self.multiple = sampler, multiple
-
-    def set_epoch(self, epoch: int) -> None:
-        self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return -(-len(self.sampler) // self.multiple) * self.multiple
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self.sampler
-        shortest = int(np.argmin(self.sampler.lengths))
-        yield from [~shortest] * (len(self) - len(self.sampler))

@@ -8,8 +8,7 @@ from modeling.devices import Device, best_device
 from runtime.processes import world_size
 from training.memory_plan import GB, Pieces
 from training.optimizers import is_paged
-from training.sampling import LengthGroupedSampler
-from training.tokenized_dataset import TokenizedRows
+from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
 from training.trainer import SentimentTrainer, steps_per_epoch, total_steps
 
 

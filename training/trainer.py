@@ -17,26 +17,24 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
-from runtime.distributed import EvenSampler, from_main
+from runtime.distributed import from_main
 from runtime.errors import UserError, writing_to
 from runtime.processes import world_size
 from runtime.signals import Interrupted, postponed_interrupts
-from training.best_adapter import BestAdapter
+from training.callbacks import BestAdapter, EvaluateAndKeepBest, KeepLossSum, StopWhenAsked, is_last
 from training.checkpoints import CheckpointStore, Run
 from training.cpu_speed import faster_on_cpu
 from training.loss import balanced_weights, mean_cross_entropy
 from training.memory_plan import GB, Pieces, cap_memory, choose, measure, memory_limit
 from training.micro_batches import PiecewiseTrainer
 from training.optimizers import is_paged, optimizer_name, page_again
-from training.sampling import LengthGroupedSampler
-from training.stopping import KeepLossSum, StopWhenAsked, is_last
-from training.tokenized_dataset import TokenizedRows, collate
+from training.tokenized_dataset import EvenSampler, LengthGroupedSampler, TokenizedRows, collate
 
 
 def rows_per_step(config: TrainingConfig) -> int:
@@ -103,31 +101,6 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     # One GPU for each process: Trainer would spread one process over all of them by DataParallel, with larger batches.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-class EvaluateAndKeepBest(TrainerCallback):
-    """Evaluate every `every` steps and at the end; stop when patience is over, and with a message after divergence.
-
-    By step and never by epoch: Trainer saves the checkpoint of an epoch's last step before the
-    evaluation of that epoch, and a run resumed from there would never do this evaluation.
-    """
-
-    def __init__(self, every: int, best: BestAdapter):
-        self.every, self.best = every, best
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
-            control.should_evaluate = True
-
-    def on_evaluate(self, args, state, control, metrics, model, **kwargs):
-        if not math.isfinite(metrics["eval_loss"]):
-            raise UserError(
-                f"训练发散了：第 {state.global_step} 步的验证损失是 {metrics['eval_loss']}。减小 --learning_rate，"
-                "加 --resume_from_checkpoint none 重新训练；输出文件夹里原有的 lora_adapter 没有动"
-            )
-        self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
-        if self.best.should_stop:
-            control.should_training_stop = control.should_save = True
 
 
 class SentimentTrainer(PiecewiseTrainer):

@@ -13,12 +13,10 @@ from safetensors.torch import load_file
 from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
 
 from configs.training_config import TrainingConfig
-from runtime.distributed import EvenSampler
 from runtime.file_lock import output_lock
 from training.checkpoints import fault_of, find_checkpoints, step_of
 from training.loss import mean_cross_entropy
-from training.sampling import LengthGroupedSampler
-from training.tokenized_dataset import NO_LABEL, TokenizedRows, collate
+from training.tokenized_dataset import NO_LABEL, EvenSampler, LengthGroupedSampler, TokenizedRows, collate
 from training.trainer import rows_per_step, steps_per_epoch
 
 

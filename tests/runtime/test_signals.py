@@ -153,7 +153,7 @@ def test_the_time_before_the_interruption_counts(small_base, review_files, tmp_p
 
     with handlers(), monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr("training.trainer.SentimentTrainer.logits_of", interrupted_at_the_end(signal.SIGTERM))
-        patch.setattr("training.stopping.time.monotonic", itertools.count(step=1000).__next__)
+        patch.setattr("training.callbacks.time.monotonic", itertools.count(step=1000).__next__)
         run()
     assert run() > 1000
 

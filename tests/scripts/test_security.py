@@ -22,7 +22,7 @@ from model_evaluation.confidence_analysis import save_calibration
 from model_evaluation.report_generator import write_report
 from model_evaluation.robustness import word_lists as perturbations_resources
 from runtime.errors import UserError
-from training.best_adapter import BestAdapter
+from training.callbacks import BestAdapter
 
 
 class Touch:

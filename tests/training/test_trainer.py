@@ -29,10 +29,9 @@ from modeling.lora import build_for_training
 from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 from training import trainer as training
-from training.best_adapter import BestAdapter
+from training.callbacks import BestAdapter
 from training.checkpoints import Run, fault_of, find_checkpoints
-from training.sampling import LengthGroupedSampler
-from training.tokenized_dataset import tokenize
+from training.tokenized_dataset import LengthGroupedSampler, tokenize
 from training.trainer import build_trainer, steps_per_epoch
 
 
