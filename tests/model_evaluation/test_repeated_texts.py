@@ -1,6 +1,6 @@
 """Ten copies of a text are the evidence of one: thresholds, temperature, intervals and tests count texts.
 
-python -m pytest tests/test_repeated_texts.py
+python -m pytest tests/model_evaluation/test_repeated_texts.py
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from model_evaluation.metrics import classification as metrics
 from model_evaluation.metrics.classification import classification_metrics, seen_unseen_metrics
 from model_evaluation.metrics.selective_prediction import threshold_table
 from model_evaluation.report_generator import write_report
-from model_evaluation.robustness.scores import robustness_result
+from model_evaluation.robustness.scores import plan_robustness, score_robustness
 from prediction.prediction_set import Predictions
 
 
@@ -83,7 +83,7 @@ def test_copies_change_no_test_and_no_other_interval():
     fine, other = answers(200), answers(200, strength=1.0)
     other = Predictions(fine.texts, other.logits, fine.labels)
     baseline = Baseline("零", lambda texts: np.zeros((len(texts), 2)), trained_parameters=0)
-    options = {"labels": names(2), "sample": ["好"], "seed": 0}
+    options = {"labels": names(2), "timed": ["好"], "seed": 0}
     once = baseline_entry(baseline, other, fine, **options)
     several = baseline_entry(baseline, copied(other, 4), copied(fine, 4), **options)
     assert several["mcnemar"] == once["mcnemar"] and once["mcnemar"]["p_value"] < 0.05
@@ -97,8 +97,8 @@ def test_copies_change_no_test_and_no_other_interval():
         return np.array([[len(text) % 3, 1.5] for text in texts])
 
     texts, labels = [f"第{i}次来，房间很干净{'，服务热情' * (i % 3)}。" for i in range(40)], [i % 2 for i in range(40)]
-    once = robustness_result(texts, labels, logits_of, suite=[], seed=0)
-    several = robustness_result(texts * 3, labels * 3, logits_of, suite=[], seed=0)
+    once = score_robustness(plan_robustness(texts, labels, [], seed=0), logits_of)
+    several = score_robustness(plan_robustness(texts * 3, labels * 3, [], seed=0), logits_of)
     assert (several["n"], several["n_texts"]) == (120, 40)
     for name, test in once["perturbation_tests"].items():
         again = several["perturbation_tests"][name]
@@ -154,4 +154,4 @@ def test_intervals_cover_at_their_level_with_copies(monkeypatch):
 
 def test_the_report_says_that_intervals_count_texts(tmp_path):
     page = write_report(write_inputs(tmp_path, invented(seed=1), invented(seed=2))).read_text(encoding="utf-8")
-    assert "区间、检验和阈值都按文本算" in page
+    assert "区间、检验和阈值都按不同的评论算" in page

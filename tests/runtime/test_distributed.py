@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
+from small import REPOSITORY, assert_one_message, run_in_processes, run_script, small_reviews, write_jsonl
 
 from configs.training_config import TrainingConfig
 from runtime.file_lock import output_lock
@@ -41,12 +41,6 @@ def runs(small_base, tmp_path_factory):
     together = run_in_processes(2, work)
     assert alone.returncode == together.returncode == 0, alone.stderr + together.stderr
     return folder, together
-
-
-def run_in_processes(count: int, work: list[list[str]], timeout: int = 240):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count] if count > 1 else []
-    here = {"PYTHONPATH": str(REPOSITORY)}
-    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=timeout)
 
 
 def history(folder):

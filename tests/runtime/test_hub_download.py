@@ -115,7 +115,7 @@ def test_an_adapter_goes_to_another_machine_where_nothing_is_cached(root, first_
     _, home, output, commit, _ = first_run
     adapter = output / "lora_adapter"
     scripts = {
-        "eval": ["eval.py", "--output_dir", tmp_path / "evaluated"],
+        "eval": ["eval.py", "--model_path", adapter, "--output_dir", tmp_path / "evaluated"],
         "audit": ["-m", "data.audit", "--output_dir", tmp_path / "audited"],
     }
     with LoopbackHub(root) as hub:
@@ -125,7 +125,7 @@ def test_an_adapter_goes_to_another_machine_where_nothing_is_cached(root, first_
         fetched = {request.path for request in hub.requests[asked:] if request.method == "GET"}
         for name, command in scripts.items():
             environment = ONLINE | hub_environment(hub.url, tmp_path / f"home_{name}")
-            result = run_script(*command, "--model_path", adapter, env=environment)
+            result = run_script(*command, env=environment)
             assert result.returncode == 0, result.stderr
     assert asked == 0  # the first machine has all of it
     assert answer.returncode == 0 and answer.stdout == expected.stdout, answer.stderr

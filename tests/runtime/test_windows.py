@@ -1,6 +1,6 @@
 """The file operations of Windows, emulated where they differ: handles, folders, names of what is open.
 
-pytest tests/test_windows.py
+pytest tests/runtime/test_windows.py
 
 An emulation is no proof: docs/reliability.md says what has been tried there and what has not.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from small_runs import find_checkpoints, go_on, hidden
 
-from data import atomic, partial_file
+from prediction import resumable_file
 from prediction.resumable_file import PartialFile
+from runtime import atomic_files
 from runtime.atomic_files import atomic_folder, remove_folder, write_json
 from runtime.errors import UserError
 from training.checkpoints import fault_of, step_of
@@ -64,10 +65,10 @@ def windows(monkeypatch):
     del system.O_NOFOLLOW
     system.name, system.open, system.fsync = "nt", windows_open, windows_fsync
     system.replace = system.rename = windows_replace
-    for module in (atomic, partial_file):
+    for module in (atomic_files, resumable_file):
         monkeypatch.setattr(module, "os", system)
-    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
-    monkeypatch.setattr(atomic.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(atomic_files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic_files.time, "sleep", lambda seconds: None)
     return system
 
 
@@ -141,7 +142,7 @@ def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_name(window
 
 def test_a_moment_of_the_virus_scanner_is_waited_for(windows, tmp_path, monkeypatch):
     held = []
-    monkeypatch.setattr(atomic.time, "sleep", lambda seconds: held.pop().close())
+    monkeypatch.setattr(atomic_files.time, "sleep", lambda seconds: held.pop().close())
     with atomic_folder(tmp_path / "adapter") as new:
         (new / "weights").write_text("new")
         held.append(open(new / "weights"))  # noqa: SIM115 (closed by the wait)

@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import run_main, small_reviews, write_jsonl
+from small import run_in_processes, run_main, small_reviews, write_jsonl
 from small_runs import keep_first_gradients
-from test_distributed import run_in_processes
-from test_training import make_trainer
+from test_trainer import make_trainer
 
 import train
 from configs.training_config import CLASSIFIER, LABEL_SCORING
