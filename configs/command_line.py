@@ -101,7 +101,7 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
 
 
 def default_of(field: dataclasses.Field) -> Any:
-    return field.default_factory() if field.default is dataclasses.MISSING else field.default
+    return field.default_factory() if callable(field.default_factory) else field.default
 
 
 def preset_names() -> list[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from configs.training_config import CLASSIFIER
 from modeling.devices import Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
 from runtime.atomic_files import file_sha256
@@ -109,9 +108,12 @@ def require_fitting(tokenizer, model, folder: str) -> None:
         )
 
 
-def load_headed_base(head: str, folder: str, tokenizer, *, words: list[str] | None, **options):
-    """The base with the head of an adapter: (B, T) -> (B, C); `options` as for `load_base`."""
-    if head == CLASSIFIER:
+def load_headed_base(folder: str, tokenizer, *, words: list[str] | None, **options):
+    """The base as a label scorer with these label words, or without any as a classifier: (B, T) -> (B, C).
+
+    `options` as for `load_base`.
+    """
+    if words is None:
         return load_base(folder, tokenizer, **options)
     return load_scoring_base(folder, tokenizer, words=words, **options)
 

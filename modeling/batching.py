@@ -93,12 +93,12 @@ def predict_logits(
     mine = batches[rank() :: world_size()] if shared else batches
     if known := getattr(model, "most_prediction_tokens", None):
         mine = smaller_batches(mine, lengths, known)
-    mine = deque(mine)
+    waiting = deque(mine)
     multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
     hidden = progress is None or not is_main()
     with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
-        while mine:
-            batch = mine.popleft()
+        while waiting:
+            batch = waiting.popleft()
             found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device)
             if found is None:
                 from accelerate.utils.memory import clear_device_cache
@@ -106,7 +106,7 @@ def predict_logits(
                 clear_device_cache(garbage_collection=True)
                 fewer = -(-len(batch) // 2)
                 most = model.most_prediction_tokens = fewer * padded_length(lengths[batch[0]])
-                mine = deque(smaller_batches([batch, *mine], lengths, most))
+                waiting = deque(smaller_batches([batch, *waiting], lengths, most))
                 smaller = f"从现在起每次最多算 {most:,} 个 token（这一批每次 {fewer} 条）"
                 notice = f"内存不足：{smaller}，预测接着进行；答案只差舍入。"
                 bar.write(notice, file=sys.stderr)

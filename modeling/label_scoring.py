@@ -9,7 +9,8 @@ Without training this is zero-shot classification; with LoRA it is `train.py --h
 forward pass, so that a fresh adapter (B = 0) answers exactly as the base does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,6 +85,10 @@ class LabelScoring:
     """Mixed into a causal language model's class by `as_label_scorer`."""
 
     label_words: LabelWords
+    # Of the language model:
+    config: Any
+    get_decoder: Callable[[], nn.Module]
+    get_output_embeddings: Callable[[], nn.Module]
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **ignored) -> SequenceClassifierOutput:
         """`logits` (B, C) float32; `input_ids` (B, T) are prompts, padded on the right as `attention_mask` says.

@@ -53,7 +53,7 @@ def build_for_training(
     device, (folder, commit) = best_device(), find_model(config.model_name, commit)
     tokenizer = load_tokenizer(folder)
     base = load_headed_base(
-        config.head, folder, tokenizer, labels=labels, words=config.words_for(labels),
+        folder, tokenizer, labels=labels, words=config.words_for(labels),
         quantize=config.use_qlora, dtype=device.weights_dtype, device=device,
     )  # fmt: skip
     model = add_lora(base, lora, config.head)
@@ -74,7 +74,11 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
             "--target_modules：这个基座的 lm_head 与 embed_tokens 是同一个矩阵，label_scoring 要读它，"
             "不能给它加 LoRA；请去掉 embed_tokens"
         )
-    targets = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
+    targets: str | list[str] = lora.target_modules
+    if lora.target_modules == ["all-linear"]:
+        targets = "all-linear"  # PEFT's own word
+    else:
+        _require_targets(base, lora.target_modules)
     peft_config = LoraConfig(
         task_type=TASK_TYPES[head],
         r=lora.lora_r,
@@ -83,8 +87,6 @@ def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
         target_modules=targets,
         modules_to_save=["score"] if head == CLASSIFIER else None,
     )
-    if targets != "all-linear":
-        _require_targets(base, targets)
     return get_peft_model(base, peft_config)
 
 
@@ -135,7 +137,7 @@ def load_adapter(
     tokenizer = load_tokenizer(str(folder))
     dtype = torch.float32 if merge else device.weights_dtype
     base = load_headed_base(
-        sentiment.head, base_folder, tokenizer, labels=sentiment.labels, words=sentiment.label_words,
+        base_folder, tokenizer, labels=sentiment.labels, words=sentiment.label_words,
         quantize=quantize, dtype=dtype, device=device,
     )  # fmt: skip
     require_fitting(tokenizer, base, base_folder)

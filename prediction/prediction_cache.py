@@ -90,7 +90,7 @@ class PredictionCache:
         evaluated = set(rows.texts)
         others = [text for text in self._logits if text not in evaluated]
         other_logits = self.logits(others) if others else np.empty((0, 2))
-        Predictions(rows.texts, self.logits(rows.texts), np.array(rows.labels)).save(self.folder / ROWS_FILE)
+        Predictions(rows.texts, self.logits(rows.texts), rows.labels).save(self.folder / ROWS_FILE)
         Predictions(others, other_logits).save(self.folder / MORE_FILE)
         files = {name: file_sha256(self.folder / name) for name in (ROWS_FILE, MORE_FILE)}
         write_json(self.folder / KEY_FILE, {"model": self.fingerprint, "files": files})

@@ -13,23 +13,27 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data.preprocessing import text_ids
 from runtime.atomic_files import atomic_write
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Predictions:
     """`texts` (N), `logits` (N, C) float32, `labels` (N,) int64 or None where they are unknown."""
 
     texts: list[str]
     logits: np.ndarray
-    labels: np.ndarray | None = None
+    labels: np.ndarray | None
 
-    def __post_init__(self):
-        object.__setattr__(self, "logits", np.asarray(self.logits, dtype=np.float32))
-        if self.labels is not None:
-            object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+    def __init__(self, texts: list[str], logits: ArrayLike, labels: ArrayLike | None = None):
+        """Take lists as well as arrays; ValueError where their lengths differ."""
+        known = None if labels is None else np.asarray(labels, dtype=np.int64)
+        # A frozen dataclass is filled by way of `object`.
+        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "logits", np.asarray(logits, dtype=np.float32))
+        object.__setattr__(self, "labels", known)
         if self.logits.ndim != 2 or len(self.logits) != len(self.texts):
             raise ValueError(f"logits {self.logits.shape} do not fit {len(self.texts)} texts")
         if self.labels is not None and self.labels.shape != (len(self.texts),):

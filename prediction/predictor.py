@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data.preprocessing import clean_text, encode_texts
 from modeling.adapter_folder import DEFAULT_ADAPTER
@@ -63,7 +64,9 @@ class SentimentPredictor:
         answers = self.predictions(list(texts), progress="预测" if progress else None)
         return [self._answer(text, row) for text, row in zip(answers.texts, answers.logits, strict=True)]
 
-    def predictions(self, texts: list[str], labels=None, progress: str | None = None) -> Predictions:
+    def predictions(
+        self, texts: list[str], labels: ArrayLike | None = None, progress: str | None = None
+    ) -> Predictions:
         """Raw logits of each text, before the temperature; equal texts are computed once."""
         cleaned = [self._checked(text, i) for i, text in enumerate(texts)]
         distinct = {text: i for i, text in enumerate(dict.fromkeys(cleaned))}

@@ -40,11 +40,13 @@ class ZeroShotPredictor(SentimentPredictor):
         """
         self.config, self.labels, self.threshold, self.shared = sentiment, sentiment.labels, None, False
         folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
+        words = sentiment.label_words or self.labels
         self.model, self.tokenizer = load_label_scorer(
-            folder, self.labels, sentiment.label_words, quantize=sentiment.quantization == "nf4", device=device
+            folder, self.labels, words, quantize=sentiment.quantization == "nf4", device=device
         )
         if contextual_calibration:
-            prior = label_prior(self.model, self.tokenizer, sentiment.prompt_template, sentiment.max_length)
+            template = sentiment.prompt_template or default_template(self.labels)
+            prior = label_prior(self.model, self.tokenizer, template, sentiment.max_length)
             self.model.label_words.prior.copy_(prior)
 
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import UserError, writing_to
 
@@ -30,7 +31,9 @@ def atomic_write(path: str | Path, mode: str = "w"):
     Text is written as UTF-8 with "\\n"; half a surrogate pair as \\udxxx, as JSON writes it. Makes the parent
     folder. A full disk is a `UserError`.
     """
-    text_options = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    text_options: dict[str, Any] = {}
+    if "b" not in mode:
+        text_options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with writing_to(path):
         path = Path(os.path.realpath(path))  # a link stays a link
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def writing_to(path: str | Path) -> Iterator[None]:
         raise UserError(disk_full_message(error, path)) from error
 
 
-def is_disk_full(error: Exception) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in DISK_FULL
     return LIBRARY_DISK_FULL.search(str(error)) is not None
@@ -75,7 +75,7 @@ def out_of_memory_message(error: BaseException) -> str:
     )
 
 
-def disk_full_message(error: Exception, path: str | Path) -> str:
+def disk_full_message(error: BaseException, path: str | Path) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
@@ -142,14 +142,14 @@ def _let_the_first_process_speak() -> None:
     time.sleep(SAME_MISTAKE_SECONDS)
 
 
-def _end_at_once_after(error: BaseException) -> None:
+def _end_at_once_after(error: BaseException | None) -> None:
     """End this process if `error` is one, or an exit code that is not 0.
 
     As a kill would: at an ordinary end the process group is destroyed, and NCCL waits there for the work under way,
     which the other processes have to take part in; they in turn wait for this one.
     """
-    code = (error.code or 0) if isinstance(error, SystemExit) else 1
-    if code == 0:
+    code = error.code if isinstance(error, SystemExit) else 1
+    if error is None or not code:
         return
     if LOST_PROCESS.search(str(error)):
         message = "另一个进程先断了，这个进程跟着结束；原因见那个进程的消息（没有消息：多半是内存不足，被系统结束了）"
@@ -160,4 +160,4 @@ def _end_at_once_after(error: BaseException) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(code)
+        os._exit(code if isinstance(code, int) else 1)

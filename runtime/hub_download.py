@@ -11,6 +11,7 @@ obeyed.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import UserError, disk_full_message, first_line, is_disk_full
 from runtime.processes import is_main
@@ -30,7 +31,7 @@ def fetch(name: str, kind: str, patterns: list[str], way_out: str, commit: str |
     from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.utils import httpx
 
-    wanted = {"repo_id": name, "repo_type": kind, "revision": commit, "allow_patterns": patterns}
+    wanted: dict[str, Any] = {"repo_id": name, "repo_type": kind, "revision": commit, "allow_patterns": patterns}
     try:
         folder = _whole_in_cache(wanted) if commit else None
         if folder is None:
@@ -42,21 +43,22 @@ def fetch(name: str, kind: str, patterns: list[str], way_out: str, commit: str |
         raise UserError(f"{CHINESE_KIND[kind]}名 {name!r} 不合规；Hub 上的名字形如 Qwen/Qwen2.5-1.5B") from None
     # RuntimeError: hf-xet has no other kind for a broken connection or a full disk.
     except (errors.HfHubHTTPError, httpx.TransportError, json.JSONDecodeError, OSError, RuntimeError) as error:
-        while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache either", raised from what the hub has answered
+        cause: BaseException = error
+        while isinstance(cause, errors.LocalEntryNotFoundError) and cause.__cause__ is not None:
+            cause = cause.__cause__  # "not in the cache either", raised from what the hub has answered
         try:
             folder = snapshot_download(**wanted, local_files_only=True)
         except errors.LocalEntryNotFoundError:
-            raise UserError(_explained(error, name, kind, way_out, commit)) from None
-        if not isinstance(error, errors.OfflineModeIsEnabled) and is_main():
+            raise UserError(_explained(cause, name, kind, way_out, commit)) from None
+        if not isinstance(cause, errors.OfflineModeIsEnabled) and is_main():
             print(
-                f"注意：{_reason(error)}，用本机缓存里的{CHINESE_KIND[kind]} {name}（提交 {Path(folder).name[:8]}）",
+                f"注意：{_reason(cause)}，用本机缓存里的{CHINESE_KIND[kind]} {name}（提交 {Path(folder).name[:8]}）",
                 file=sys.stderr,
             )
     return Path(folder), Path(folder).name
 
 
-def _whole_in_cache(wanted: dict) -> str | None:
+def _whole_in_cache(wanted: dict[str, Any]) -> str | None:
     """The folder of a commit in the cache, if all that is wanted of it is there.
 
     Another program may have fetched single files of it; only the listing of the commit's files tells.
@@ -70,7 +72,7 @@ def _whole_in_cache(wanted: dict) -> str | None:
         return None
 
 
-def _explained(error: Exception, name: str, kind: str, way_out: str, commit: str | None) -> str:
+def _explained(error: BaseException, name: str, kind: str, way_out: str, commit: str | None) -> str:
     """The reason why neither the hub nor the cache has given the files, and what to do about it."""
     from huggingface_hub import constants, errors
 
@@ -140,7 +142,7 @@ def _waiting_time(headers) -> str:
     return f"等到 {after} " if after else "等几分钟"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """A few words on what went wrong between here and the hub."""
     from huggingface_hub import constants
 

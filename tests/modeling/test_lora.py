@@ -114,16 +114,16 @@ def test_tensors_that_do_not_fit_change_nothing_and_are_told(copy, base_folder):
 def save_with_embeddings(folder, base_folder, head, lora_of):
     """An adapter whose LoRA on the embeddings moves the answers; `lora_of` puts it beside the base's layers."""
     torch.manual_seed(0)
-    labels, words = ["负面", "正面"], ["b", "g"]
+    labels = ["负面", "正面"]
+    words = ["b", "g"] if head == "label_scoring" else None
     tokenizer = load_tokenizer(str(base_folder))
     base = load_headed_base(
-        head, str(base_folder), tokenizer, labels=labels, words=words, quantize=False, dtype=torch.float32, device=CPU
+        str(base_folder), tokenizer, labels=labels, words=words, quantize=False, dtype=torch.float32, device=CPU
     )
     model = lora_of(base)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    words = words if head == "label_scoring" else None
     template = "{text}：" if words else None
     sentiment = SentimentConfig(
         base_model=str(base_folder), base_revision=None, labels=labels, max_length=64, head=head,
