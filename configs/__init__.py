@@ -1,4 +1,4 @@
-"""What scripts are told and how they end. Every script and module of ours imports this before any library.
+"""Settings of the scripts. Every script and module of ours imports this before any library.
 
 So the environment that libraries read when they are imported is set here.
 """

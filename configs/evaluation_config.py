@@ -27,7 +27,7 @@ class EvaluationConfig:
             raise ConfigError(problems)
 
     def problems(self) -> list[str]:
-        """One line for each thing that is wrong with the values."""
+        """Problems of the values, one line each."""
         both = ["--dataset 与 --test_file 只能给一个"] if self.dataset and self.test_file else []
         return check_fields(self) + both + column_problems(self)
 

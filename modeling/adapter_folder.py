@@ -38,7 +38,7 @@ MOST_JSON_BYTES = 16 * 2**20  # ours have some thousand
 
 @dataclass
 class SentimentConfig:
-    """What `SentimentPredictor` must know. `thresholds` maps a target precision such as "0.97" to a confidence."""
+    """Settings that `SentimentPredictor` reads. `thresholds` maps a target precision such as "0.97" to a confidence."""
 
     base_model: str
     base_revision: str | None
@@ -153,6 +153,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, reason: Any) -> UserError:
+    """The error to raise for a file of ours that cannot be used."""
     return UserError(f"{path}：文件损坏（{reason!s:.300}），请重新训练或恢复备份")
 
 
@@ -224,7 +225,7 @@ def read_run_info(folder: str | Path) -> dict:
 
 
 def _setting_problems(settings: dict) -> list[str]:
-    """What is wrong with the recorded choice of data, which an evaluation reads again as `DataConfig`."""
+    """Problems of the recorded choice of data, one each, which an evaluation reads again as `DataConfig`."""
     hints = get_type_hints(DataConfig)
     recorded = {name: value for name, value in settings.items() if name in hints}
     if wrong := [f"{name}={value!r:.60}" for name, value in recorded.items() if not _is_of(value, hints[name])]:
@@ -234,7 +235,7 @@ def _setting_problems(settings: dict) -> list[str]:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value from a JSON file is of a field's type, and a text one that a path can be made of."""
+    """True for a value from a JSON file that is of a field's type, and a text one that a path can be made of."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if isinstance(value, list):
         return list[str] in kinds and all(_is_of(item, str) for item in value)

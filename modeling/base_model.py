@@ -56,7 +56,7 @@ def _find(name: str, commit: str | None) -> tuple[str, str | None]:
 
 
 def base_facts(folder: str, commit: str | None) -> dict[str, str]:
-    """Which base it is, for the fingerprint of a run: the hub's commit, or the SHA-256 of the folder's files.
+    """Identity of the base, for the fingerprint of a run: the hub's commit, or the SHA-256 of the folder's files.
 
     Not their times: a copy has new ones, and weights changed in place can have the old. Reading gigabytes for a hash
     takes seconds, once in a training that takes minutes or hours, and the weights are read right afterwards anyway.
@@ -76,7 +76,7 @@ def lasting_name(name: str) -> str:
 
 
 def load_tokenizer(folder: str):
-    """The tokenizer, padding on the right with `<|endoftext|>` where it names no pad token."""
+    """The tokenizer of a local folder, padding on the right with `<|endoftext|>` where it names no pad token."""
     from transformers import AutoTokenizer
 
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):

@@ -1,4 +1,4 @@
-"""Which device, and in which precision it computes best."""
+"""The device to compute on, and the precisions that it computes best in."""
 
 import contextlib
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Device:
 
     @property
     def weights_dtype(self) -> torch.dtype:
-        """How the frozen base is held: half the memory where that costs no speed."""
+        """Precision of the frozen base: half the memory where that costs no speed."""
         return torch.bfloat16 if self.kind == "cuda" and self.bf16 else torch.float32
 
     def serving_dtype(self, hidden_size: int) -> torch.dtype:
-        """How a merged model answers: on a CPU that multiplies bf16 a large base too, at twice the speed.
+        """Precision of a merged model: that of the base, but bf16 for a large one on a CPU that multiplies it.
 
-        Small ones stay exact there; what bf16 changes is in docs/performance.md.
+        That is twice as fast there; small ones stay exact. What bf16 changes is in docs/performance.md.
         """
         large = hidden_size >= LARGE_HIDDEN_SIZE
         return torch.bfloat16 if self.kind == "cpu" and self.bf16 and large else self.weights_dtype
@@ -46,6 +46,6 @@ def best_device() -> Device:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, or ARM's BF16)."""
+    """True for a CPU that multiplies bfloat16 in hardware (AVX512-BF16, AMX, or ARM's BF16)."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

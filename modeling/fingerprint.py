@@ -1,4 +1,4 @@
-"""Which model gave an answer: one short name for everything that its logits depend on."""
+"""A short name for a model, which changes with everything that its logits depend on."""
 
 import dataclasses
 import hashlib

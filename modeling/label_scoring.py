@@ -51,7 +51,7 @@ def as_label_scorer(model, words: Sequence[Sequence[int]]):
 
 
 class LabelWords(nn.Module):
-    """Where the tokens of C label words are read off, as index tensors.
+    """Positions where the tokens of C label words are read off, as index tensors.
 
     For 正 面 and 负 面 the model must answer in three contexts: after the prompt, after 正 and after 负. The first is
     read off the prompt's last token; the others are tails that stand behind the prompt side by side, each seeing the

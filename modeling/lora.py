@@ -63,7 +63,7 @@ def build_for_training(
 
 
 def add_lora(base, lora: LoraSettings, head: str = CLASSIFIER):
-    """Freeze the base and put trainable low-rank neighbours beside its linear layers; a new head stays trainable."""
+    """Freeze the base and add a trainable low-rank update to its linear layers; a new head stays trainable."""
     from peft import LoraConfig, get_peft_model
 
     if head != CLASSIFIER and "lm_head" in lora.target_modules:
@@ -112,7 +112,7 @@ def _require_targets(base, targets: list[str]) -> None:
 
 
 def _has_tied_embeddings(model) -> bool:
-    """Whether a vocabulary projection reads the embeddings' own matrix; a classifier has no projection."""
+    """True where the vocabulary projection reads the embeddings' own matrix; a classifier has no projection."""
     projection = model.get_output_embeddings()
     return projection is not None and projection.weight is model.get_input_embeddings().weight
 
@@ -219,7 +219,7 @@ def adapted_weights(model: nn.Module, config: dict[str, Any]) -> set[str]:
 
 
 def is_plain_lora(config: dict[str, Any]) -> bool:
-    """Whether every other switch of the adapter is off (no DoRA, rank-stabilised scaling, biases, patterns, …)."""
+    """True where every other switch of the adapter is off (no DoRA, rank-stabilised scaling, biases, patterns, …)."""
     initial = config.get("init_lora_weights", True)  # PiSSA, OLoRA and LoftQ change the base as well
     return (
         config.get("peft_type") == "LORA"

@@ -1,4 +1,4 @@
-"""What a language model says about a review without any training for it: label scoring of the un-tuned base.
+"""Zero-shot classification, a language model that was not trained for it: label scoring of the un-tuned base.
 
     predictor = ZeroShotPredictor(zero_shot_config("Qwen/Qwen2.5-1.5B"), contextual_calibration=True)
     predictor.predict("很好")["label"]  # 正面
@@ -59,7 +59,7 @@ def zero_shot_config(
     max_length: int = 256,
     quantize: bool = False,
 ) -> SentimentConfig:
-    """What to ask the base; `label_words` stand for `labels`, in their order, by default the labels themselves."""
+    """Settings of a zero-shot predictor; `label_words` stand for `labels`, in their order, by default as the labels."""
     return SentimentConfig(
         base_model=base_model,
         base_revision=None,

@@ -1,4 +1,4 @@
-"""What ends a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
+"""The end of a script: a user's mistake, a full disk, Ctrl-C. One message and an exit code; never a traceback."""
 
 import errno
 import io
@@ -31,7 +31,7 @@ SAME_MISTAKE_SECONDS = 5  # in which the first process of a machine meets a mist
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in the user's language."""
+    """A mistake of the user's: its message says what is wrong, where, and what to do, in her language."""
 
 
 class OneProcessError(UserError):
@@ -39,7 +39,7 @@ class OneProcessError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says about a fault, short enough for a message of ours; its kind where it says nothing."""
+    """A library's words about a fault, short enough for a message of ours; its kind where it says nothing."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
@@ -55,13 +55,14 @@ def writing_to(path: str | Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
+    """True for a disk that takes no more, whichever library says so."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in DISK_FULL
     return LIBRARY_DISK_FULL.search(str(error)) is not None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or in main memory; without torch, which may not be imported yet."""
+    """True for an allocation that failed, on a GPU or in main memory; without torch, which may not be imported yet."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -76,6 +77,7 @@ def out_of_memory_message(error: BaseException) -> str:
 
 
 def disk_full_message(error: BaseException, path: str | Path) -> str:
+    """A message that says where writing failed, how much room is left there in MB (2^20 bytes), and what to do."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free

@@ -131,7 +131,7 @@ def _refused(error, what: str, name: str, kind: str, commit: str | None) -> str 
 
 
 def _waiting_time(headers) -> str:
-    """How long a hub that limits the rate of requests wants to be left alone, as it says in its headers."""
+    """The pause that a hub which limits the rate of requests asks for in its headers."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
     after, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)

@@ -53,7 +53,7 @@ def device_name() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What every result file says about where it was made."""
+    """Versions, commit, device and time (UTC): the part of every result file that says where it was made."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"versions": versions(), "git": git_state(), "device": device_name(), "time": now}
 

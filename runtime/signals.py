@@ -60,7 +60,7 @@ def postponed_interrupts(notice: str) -> Iterator[list[int]]:
 
 
 def _launchers_patience() -> str:
-    """How long torchrun lets several processes go on after a signal, and how to have it longer.
+    """The time in seconds that torchrun lets several processes go on after a signal, and how to have more.
 
     Its flag `--shutdown-timeout` cannot be seen from here; the variable goes for `accelerate launch` too.
     """
