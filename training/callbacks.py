@@ -5,7 +5,6 @@ training. Here the best adapter so far is kept aside in one small file. Each che
 early stopping, and the loss since the last log line.
 """
 
-import dataclasses
 import json
 import math
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save
 from transformers import Trainer, TrainerCallback, TrainerState
 
@@ -46,9 +46,10 @@ class BestAdapter:
         if (accuracy, -loss) <= (self.accuracy, -self.loss):
             self.misses += 1
             return
-        from peft import get_peft_model_state_dict
-
-        self.accuracy, self.loss, self.step, self.misses = accuracy, loss, step, 0
+        self.accuracy = accuracy
+        self.loss = loss
+        self.step = step
+        self.misses = 0
         if not is_main():
             return
         tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -58,29 +59,29 @@ class BestAdapter:
 
     def load_into(self, model) -> None:
         """Give the model the best adapter's weights."""
-        from peft import set_peft_model_state_dict
-
         # The first process alone has the file; others may be on another machine.
         best = from_main(load_file(self.output_dir / WEIGHTS) if is_main() else None)
         set_peft_model_state_dict(model, best)
 
     def save_to(self, checkpoint: Path) -> None:
         """Put a copy and the state into a checkpoint; before the first evaluation there is none."""
-        if self.step:
-            shutil.copyfile(self.output_dir / WEIGHTS, checkpoint / WEIGHTS)
-            state = {
-                key: value for key, value in dataclasses.asdict(self).items() if key not in ("output_dir", "patience")
-            }
-            (checkpoint / STATE).write_text(json.dumps(state), encoding="utf-8")
+        if not self.step:
+            return
+        shutil.copyfile(self.output_dir / WEIGHTS, checkpoint / WEIGHTS)
+        state = {"accuracy": self.accuracy, "loss": self.loss, "step": self.step, "misses": self.misses}
+        (checkpoint / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def restore_from(self, checkpoint: Path) -> None:
-        """The inverse of `save_to`."""
-        if (checkpoint / STATE).is_file():
-            if is_main():
-                shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
-            state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-            self.accuracy, self.loss = float(state["accuracy"]), float(state["loss"])
-            self.step, self.misses = int(state["step"]), int(state["misses"])
+        """Take over what `save_to` has put there, in this version or an earlier one."""
+        if not (checkpoint / STATE).is_file():
+            return
+        if is_main():
+            shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        self.accuracy = state["accuracy"]
+        self.loss = state["loss"]
+        self.step = state["step"]
+        self.misses = state["misses"]
 
     def remove(self) -> None:
         """Delete the file kept aside, once the run has saved its adapter."""
@@ -113,7 +114,7 @@ class EvaluateAndKeepBest(TrainerCallback):
 
 
 def is_last(checkpoint: Path) -> bool:
-    """Whether no step of its run is left after this checkpoint."""
+    """True where no step of its run is left after this checkpoint."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state.global_step >= state.max_steps
 

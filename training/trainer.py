@@ -114,7 +114,7 @@ class SentimentTrainer(PiecewiseTrainer):
         # would count all but the first of each batch, as if they were tokens.
         self.model_accepts_loss_kwargs = self._loss_shifts_labels = False
         self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
-        self.saving, self.loss_sum = False, KeepLossSum(self)
+        self.loss_sum = KeepLossSum(self)
         self.add_callback(self.loss_sum)
         # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
         # to bf16 and go on training with these; a resumed run would have them unrounded until its next evaluation.
@@ -176,9 +176,6 @@ class SentimentTrainer(PiecewiseTrainer):
         self.best.load_into(self.model)
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
-    def _get_output_dir(self, trial=None) -> str:
-        return str(self.store.staging) if self.saving else super()._get_output_dir(trial)
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint and is_paged(self.args.optim):
@@ -187,7 +184,7 @@ class SentimentTrainer(PiecewiseTrainer):
     def _save_checkpoint(self, model, trial=None) -> None:
         """Trainer writes into the staging folder; the store then makes it visible as a whole."""
         name = f"checkpoint-{self.state.global_step}"
-        self.saving = True
+        self.args.output_dir = str(self.store.staging)
         try:
             with writing_to(self.store.output_dir / name):
                 super()._save_checkpoint(model, trial)
@@ -198,7 +195,7 @@ class SentimentTrainer(PiecewiseTrainer):
                     self.store.commit(name)
                 self.accelerator.wait_for_everyone()
         finally:
-            self.saving = False
+            self.args.output_dir = str(self.store.output_dir)
             self.store.discard()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 from small_runs import At, go_on, interrupt, make_trainer, outcome
 from transformers import set_seed
 
@@ -89,6 +91,21 @@ def test_killed_after_the_last_checkpoint_no_step_is_added(small_base, tmp_path,
     shutil.copytree(whole_run[1], tmp_path, dirs_exist_ok=True)
     again = go_on(small_base, tmp_path)
     assert again.state.global_step == 0 and outcome(again, tmp_path) == whole_run[0]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(small_base, tmp_path, whole_run):
+    """The files beside Trainer's, by the letter, in the form that they have had from the beginning."""
+    shutil.copytree(find_checkpoints(whole_run[1])[1], old := tmp_path / "checkpoint-28")
+    (old / "best_adapter.json").write_text('{"accuracy": 1.0, "loss": -1.0, "step": 8, "misses": 3}')
+    (old / "loss_since_last_log.json").write_text('{"loss_sum": 900.0, "last_logged_step": 27, "seconds": 77.5}')
+    trainer = make_trainer(small_base, tmp_path, old, early_stopping_patience=4)
+    trainer.train(resume_from_checkpoint=str(old))
+    best = load_file(old / "best_adapter.safetensors")
+    assert (trainer.best.step, trainer.best.loss, trainer.best.misses) == (8, -1.0, 4)
+    assert all(torch.equal(best[name], t) for name, t in get_peft_model_state_dict(trainer.finished_model()).items())
+    losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+    assert 299 < losses[30] < 303  # 900 and two more steps, over three steps
+    assert trainer.loss_sum.seconds_before == 77.5
 
 
 def test_patience_is_kept_and_nothing_follows_its_end(small_base, tmp_path):
