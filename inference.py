@@ -64,9 +64,9 @@ def main() -> None:
     gc.disable()
     try:
         from prediction.predictor import SentimentPredictor
-        from runtime.distributed import join
+        from runtime.distributed import connect_processes
 
-        join()  # under torchrun: each process computes its share, the first one prints and writes
+        connect_processes()  # under torchrun: each process computes its share, the first one prints and writes
         predictor = SentimentPredictor(
             args.base_model_name, args.model_path, merge=args.merge, min_precision=args.min_precision, shared=True
         )

@@ -59,7 +59,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from modeling.base_model import base_facts, find_model, lasting_name
     from modeling.lora import build_for_training
     from prediction.prediction_set import Predictions
-    from runtime.distributed import from_main, join, refuse_sharding
+    from runtime.distributed import broadcast_from_main, connect_processes, refuse_sharding
     from runtime.run_info import run_info
     from training.checkpoints import Run, choose_checkpoint, keep_base, mark_finished, recorded_commit
     from training.initial_adapter import starting_point
@@ -68,7 +68,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from training.trainer import build_trainer, fingerprint
 
     refuse_sharding()
-    join()  # under torchrun or accelerate launch: the other processes
+    connect_processes()  # under torchrun or accelerate launch: the other processes
 
     # Data: texts and labels, the same each time.
     splits = load_splits(config)
@@ -80,7 +80,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     run = Run(fingerprint(config, lora, data) | start.fingerprint)
     checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
     folder, commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
-    base = from_main(is_main() and base_facts(folder, commit))
+    base = broadcast_from_main(is_main() and base_facts(folder, commit))
     notes += keep_base(checkpoint, run, base)
     print("\n".join(notes), end="\n" if notes else "")
 

@@ -8,7 +8,7 @@ On a GPU each case is a process of its own that trains a few steps the way train
 A case with a limit may not allocate more: torch is told so, and beyond it the step fails. The verdict adds
 what torch reserves at most to what CUDA itself occupies.
 
-Without a GPU the account of `training/memory_plan.py` is taken instead: the first one and two layers of the shape
+Without a GPU the estimate of `training/memory_plan.py` is taken instead: the first one and two layers of the shape
 are built, with weights as a GPU would hold them, what autograd keeps is counted, and the difference, one layer,
 stands for all others. A pass of the two layers is held against the growth of the process, with --all_layers also one
 of the whole shape (some 10 GB of main memory and ten minutes for Qwen2.5-1.5B). Writes one JSON file.
@@ -41,8 +41,8 @@ from runtime.errors import run_script
 from runtime.run_info import environment
 from training.checkpoints import Run
 from training.cpu_speed import faster_on_cpu
-from training.memory_plan import GB, Account, cap_memory, choose, measure
-from training.run_summary import describe_pieces
+from training.memory_plan import GB, MemoryEstimate, cap_memory, estimate_memory, plan_micro_batches
+from training.run_summary import describe_micro_batches
 from training.tokenized_dataset import TokenizedRows
 from training.trainer import build_trainer
 
@@ -98,7 +98,7 @@ def run_case(args, case: Case, folder: str) -> dict:
     ids = torch.randint(5, model.config.vocab_size // 2, (rows, length)).tolist()
     tokenized = TokenizedRows(ids, [i % 2 for i in range(rows)])
     trainer = build_trainer(config, model, tokenizer, {"train": tokenized, "validation": tokenized}, Run({}), None)
-    picked, loading = trainer.pieces, torch.cuda.max_memory_reserved()
+    picked, loading = trainer.plan, torch.cuda.max_memory_reserved()
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
     free, _ = torch.cuda.mem_get_info()
@@ -106,8 +106,8 @@ def run_case(args, case: Case, folder: str) -> dict:
     reserved = max(loading, training)
     outside = total - free - torch.cuda.memory_reserved()  # CUDA's context, and other programs if there are any
     return {
-        "picked": describe_pieces(picked, best_device()), "pieces": asdict(picked),
-        "pieces_in_the_end": asdict(trainer.pieces),  # others if memory ran out all the same
+        "picked": describe_micro_batches(picked, best_device()), "pieces": asdict(picked),
+        "pieces_in_the_end": asdict(trainer.plan),  # others if memory ran out all the same
         "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
         "float32_frozen_bytes": sum(
             p.numel() * 4 for p in model.parameters() if p.dtype == torch.float32 and not p.requires_grad
@@ -147,7 +147,7 @@ def measured_line(row: dict) -> str:
     )
 
 
-# Without a GPU: the account.
+# Without a GPU: the estimate.
 
 
 def load(folder: Path, quantize: bool):
@@ -162,30 +162,31 @@ def load(folder: Path, quantize: bool):
     return model
 
 
-def account_of(args, layers: int, folders: list[Path], quantize: bool) -> tuple[Account, list[dict]]:
-    """(account of the whole shape, passes of two layers)."""
+def estimate_of(args, layers: int, folders: list[Path], quantize: bool) -> tuple[MemoryEstimate, list[dict]]:
+    """(estimate for the whole shape, passes of two layers)."""
     models = [load(folder, quantize) for folder in folders]
-    one, two = (measure(model, LIKE_A_GPU, args.max_length) for model in models)
+    one, two = (estimate_memory(model, LIKE_A_GPU, args.max_length) for model in models)
     added = {f: getattr(two, f) - getattr(one, f) for f in ("weights", "training", "per_pass", "per_token")}
     whole = {name: getattr(one, name) + (layers - 1) * value for name, value in added.items()}
-    account = replace(one, **whole, layers=layers, device="cuda")
-    return account, [a_pass(models[1], two, args.batch_size, args, recompute) for recompute in (False, True)]
+    estimate = replace(one, **whole, layers=layers, device="cuda")
+    return estimate, [a_pass(models[1], two, args.batch_size, args, recompute) for recompute in (False, True)]
 
 
-def passes_of_all_layers(args, account: Account, folder: Path, quantize: bool, limit: int) -> list[dict]:
+def passes_of_all_layers(args, estimate: MemoryEstimate, folder: Path, quantize: bool, limit: int) -> list[dict]:
     """The passes that `limit` allows, the whole batch, and the whole batch recomputed; minutes each on a CPU."""
     model = load(folder, quantize)
-    rows = choose(account, limit, longest=args.max_length, rows=args.batch_size).rows(args.batch_size, args.max_length)
+    plan = plan_micro_batches(estimate, limit, longest=args.max_length, rows=args.batch_size)
+    rows = plan.rows(args.batch_size, args.max_length)
     passes = [(rows, False), (args.batch_size, False), (args.batch_size, True)]
-    return [a_pass(model, account, rows, args, recompute) for rows, recompute in passes]
+    return [a_pass(model, estimate, rows, args, recompute) for rows, recompute in passes]
 
 
-def a_pass(model, account: Account, rows: int, args, recompute: bool) -> dict:
-    """Activations of a forward and backward pass: what the account says, and what the process really grew by."""
+def a_pass(model, estimate: MemoryEstimate, rows: int, args, recompute: bool) -> dict:
+    """Activations of a forward and backward pass: what the estimate says, and what the process really grew by."""
     tokens = rows * args.max_length
     return {
-        "layers": account.layers, "tokens": tokens, "recompute": recompute,
-        "estimated": int(account.slope(recompute) * tokens),
+        "layers": estimate.layers, "tokens": tokens, "recompute": recompute,
+        "estimated": int(estimate.bytes_per_token(recompute) * tokens),
         "measured": growth_of_a_pass(model, rows, args.max_length, recompute),
     }  # fmt: skip
 
@@ -212,26 +213,27 @@ def train_once(model, inputs: dict[str, torch.Tensor]) -> None:
 
 
 def estimated_cases(args, shape: Path) -> dict:
-    """Account and choices for LoRA and QLoRA; prints them."""
+    """Estimates and plans for LoRA and QLoRA; prints them."""
     result, tokens = {}, args.batch_size * args.max_length
     layers = Qwen2Config.from_json_file(shape / "config.json").num_hidden_layers
     with tempfile.TemporaryDirectory() as scratch:
         folders = [random_base(shape, Path(scratch) / str(n), layers=n) for n in (1, 2)]
         for kind, quantize, gb in (("LoRA", False, 8), ("QLoRA", True, 4)):
-            account, passes = account_of(args, layers, folders, quantize)
-            print(kind, *(f"{name} {value}" for name, value in asdict(account).items()), sep="  ", flush=True)
+            estimate, passes = estimate_of(args, layers, folders, quantize)
+            print(kind, *(f"{name} {value}" for name, value in asdict(estimate).items()), sep="  ", flush=True)
             if args.all_layers:
                 everything = random_base(shape, Path(scratch) / "all")
-                passes += passes_of_all_layers(args, account, everything, quantize, gb * GB)
+                passes += passes_of_all_layers(args, estimate, everything, quantize, gb * GB)
             for row in passes:
                 print("  " + pass_line(row))
-            choices = {gb: choose(account, gb * GB, longest=args.max_length, rows=args.batch_size) for gb in LIMITS}
-            for gb, pieces in choices.items():
-                print(f"  {gb:2} GB: {describe_pieces(pieces, Device('cuda', True))}")
+            plans = {}
+            for gb in LIMITS:
+                plans[gb] = plan_micro_batches(estimate, gb * GB, longest=args.max_length, rows=args.batch_size)
+                print(f"  {gb:2} GB: {describe_micro_batches(plans[gb], Device('cuda', True))}")
             result[kind] = {
-                "account": asdict(account), "passes": passes,
-                "whole_batch": {str(again): account.peak(tokens, again) for again in (False, True)},
-                "choices": {gb: asdict(pieces) for gb, pieces in choices.items()},
+                "account": asdict(estimate), "passes": passes,
+                "whole_batch": {str(again): estimate.peak_bytes(tokens, again) for again in (False, True)},
+                "choices": {gb: asdict(plan) for gb, plan in plans.items()},
             }  # fmt: skip
     return result
 

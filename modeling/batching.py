@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modeling.devices import Device
-from runtime.distributed import total
+from runtime.distributed import sum_over_processes
 from runtime.errors import is_out_of_memory
 from runtime.processes import is_main, rank, world_size
 
@@ -114,7 +114,7 @@ def predict_logits(
             logits[batch] = found
             bar.update(len(batch))
     model.train(was_training)
-    return total(logits) if shared else logits
+    return sum_over_processes(logits) if shared else logits
 
 
 def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device) -> np.ndarray | None:

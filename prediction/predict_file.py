@@ -19,7 +19,7 @@ from data.spreadsheet_csv import encode_answers
 from prediction.predictor import SentimentPredictor
 from prediction.resumable_file import PartialFile
 from runtime.atomic_files import file_sha256
-from runtime.distributed import from_main
+from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError
 from runtime.processes import is_main
 
@@ -42,7 +42,7 @@ def predict_file(
     total = sum(1 for _ in read_texts(source, text_column))
     key = partial_key(predictor, source, target, text_column, model)
     with PartialFile(target, key, resume) if is_main() else nullcontext() as partial:
-        done = from_main(partial and partial.rows)
+        done = broadcast_from_main(partial and partial.rows)
         with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
             for chunk in chunks(islice(read_texts(source, text_column), done, None), CHUNK):
                 answers = predictor.predict_batch(chunk, progress=total > CHUNK)

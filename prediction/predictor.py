@@ -47,7 +47,7 @@ class SentimentPredictor:
         `merge=False` keeps LoRA apart from the base. With `min_precision` (0.95, 0.97 or 0.99) each
         answer has `accepted`: whether its confidence reaches the threshold that the evaluation found
         for this precision; the others are for a person to read. `shared` is for several processes that
-        all ask for the same texts (after `runtime.distributed.join`): each computes its share.
+        all ask for the same texts (after `runtime.distributed.connect_processes`): each computes its share.
         """
         self.model, self.tokenizer, self.config = load_adapter(
             lora_path, base_model_name, merge=merge, device=device or best_device()

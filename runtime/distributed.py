@@ -16,7 +16,7 @@ from runtime.errors import UserError
 from runtime.processes import is_main, local_rank, world_size
 
 
-def join() -> None:
+def connect_processes() -> None:
     """Meet the other processes, and take the GPU that belongs to this one."""
     if world_size() == 1:
         return
@@ -37,7 +37,7 @@ def refuse_sharding() -> None:
             )
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """What the first process has as `value`, in every process."""
     if world_size() == 1:
         return value
@@ -46,7 +46,7 @@ def from_main(value: Any) -> Any:
     return box[0]
 
 
-def total(numbers: np.ndarray) -> np.ndarray:
+def sum_over_processes(numbers: np.ndarray) -> np.ndarray:
     """The sum of all processes' arrays of this shape, in every process."""
     if world_size() == 1:
         return numbers

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from runtime.atomic_files import atomic_write
-from runtime.distributed import from_main
+from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError
 from runtime.processes import is_main
 
@@ -60,7 +60,7 @@ class BestAdapter:
     def load_into(self, model) -> None:
         """Give the model the best adapter's weights."""
         # The first process alone has the file; others may be on another machine.
-        best = from_main(load_file(self.output_dir / WEIGHTS) if is_main() else None)
+        best = broadcast_from_main(load_file(self.output_dir / WEIGHTS) if is_main() else None)
         set_peft_model_state_dict(model, best)
 
     def save_to(self, checkpoint: Path) -> None:

@@ -1,33 +1,35 @@
-"""A Trainer that computes a batch in as many pieces as memory asks for; the gradients stay the same.
+"""A Trainer that computes a batch in as many micro-batches as memory asks for; the gradients stay the same.
 
 Only batches that are too long are split, so most steps run whole. When memory runs out all the same,
-the step is done again from its beginning in pieces of half the size, which then stays.
+the step is done again from its beginning in micro-batches of half the size, which then stays.
 """
 
 import dataclasses
+import math
+from contextlib import nullcontext
 
 import torch
 from transformers import Trainer
 
 from modeling.batching import extra_tokens
 from runtime.errors import OneProcessError, UserError, is_out_of_memory
-from training.memory_plan import Pieces
+from training.memory_plan import MicroBatchPlan
 
 # The reentrant kind needs an input that requires a gradient, which a frozen embedding's output does not by itself:
 # where nothing sees to that, the adapter silently gets none.
-RECOMPUTATION = {"use_reentrant": False}
+CHECKPOINTING = {"use_reentrant": False}
 
 
-class PiecewiseTrainer(Trainer):
-    """`pieces` says how a batch is computed. The loss must be a sum over rows divided by the rows of the step."""
+class MicroBatchTrainer(Trainer):
+    """`plan` says how a batch is computed. The loss must be a sum over rows divided by the rows of the step."""
 
-    pieces = Pieces()
+    plan = MicroBatchPlan()
 
-    def use_pieces(self, pieces: Pieces) -> None:
-        """From now on; recomputation once begun goes on."""
-        self.pieces = pieces
-        if pieces.recompute:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=RECOMPUTATION)
+    def use_plan(self, plan: MicroBatchPlan) -> None:
+        """Compute batches so from now on; activation checkpointing once begun goes on."""
+        self.plan = plan
+        if plan.activation_checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
 
     def get_batch_samples(self, *args, **kwargs):
         """Trainer asks for the batches of each optimizer step once, at its beginning."""
@@ -41,7 +43,7 @@ class PiecewiseTrainer(Trainer):
         while True:
             try:
                 for batch in pending:
-                    loss = self._step_in_pieces(model, batch, num_items_in_batch)
+                    loss = self._step_in_micro_batches(model, batch, num_items_in_batch)
                 return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -51,40 +53,36 @@ class PiecewiseTrainer(Trainer):
             model.zero_grad()  # a backward pass that broke off has left gradients in some layers
             pending = self.batches_of_step
 
-    def _step_in_pieces(self, model, inputs, num_items_in_batch) -> torch.Tensor:
+    def _step_in_micro_batches(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         batch, length = inputs["input_ids"].shape
-        at_once = self.pieces.rows(batch, length + extra_tokens(self.model))
-        if at_once >= batch:
-            return super().training_step(model, inputs, num_items_in_batch)
-        pieces = [
-            {name: value[start : start + at_once] for name, value in inputs.items()}
-            for start in range(0, batch, at_once)
-        ]
+        rows = self.plan.rows(batch, length + extra_tokens(self.model))
         losses = []
-        for piece in pieces[:-1]:
-            with self.accelerator.no_sync(model):  # processes exchange gradients once for each batch
-                losses.append(super().training_step(model, piece, num_items_in_batch))
-        losses.append(super().training_step(model, pieces[-1], num_items_in_batch))
-        return sum(losses[1:], start=losses[0])
+        for start in range(0, batch, rows):
+            micro_batch = {name: value[start : start + rows] for name, value in inputs.items()}
+            # Processes exchange gradients once for each batch, with its last micro-batch.
+            is_last = start + rows >= batch
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, micro_batch, num_items_in_batch))
+        return sum(losses)
 
     def _use_less_memory(self, shape: tuple[int, int]) -> None:
-        """Halve the pieces, then recompute, then give up; says which."""
+        """Halve the micro-batches, then begin activation checkpointing, then give up; says which."""
         from accelerate.utils.memory import clear_device_cache
 
         clear_device_cache(garbage_collection=True)
         batch, length = shape[0], shape[1] + extra_tokens(self.model)
-        rows, step = self.pieces.rows(batch, length), self.state.global_step + 1
+        rows, step = self.plan.rows(batch, length), self.state.global_step + 1
         if self.accelerator.num_processes > 1:
             raise OneProcessError(
                 f"第 {step} 步内存不足。多个进程时不能中途改小："
                 "加 --max_memory_gb（每个进程的上限，单位 GB），再运行同一条命令接着训练"
             )
         if rows > 1:
-            rows = -(-rows // 2)
-            self.use_pieces(dataclasses.replace(self.pieces, max_tokens=rows * length))
+            rows = math.ceil(rows / 2)
+            self.use_plan(dataclasses.replace(self.plan, max_tokens=rows * length))
             change = f"从现在起每次最多算 {rows * length:,} 个 token（这一批每次 {rows} 条）"
-        elif not self.pieces.recompute:
-            self.use_pieces(dataclasses.replace(self.pieces, recompute=True))
+        elif not self.plan.activation_checkpointing:
+            self.use_plan(dataclasses.replace(self.plan, activation_checkpointing=True))
             change = "从现在起反向时重算激活"
         else:
             raise UserError(

@@ -6,7 +6,7 @@ from configs.training_config import ADAMW, TrainingConfig
 from modeling.batching import padded_length
 from modeling.devices import Device, best_device
 from runtime.processes import world_size
-from training.memory_plan import GB, Pieces
+from training.memory_plan import GB, MicroBatchPlan
 from training.optimizers import is_paged
 from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
 from training.trainer import SentimentTrainer, steps_per_epoch, total_steps
@@ -37,7 +37,7 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
         f"（都填到 {config.max_length} 则为 {1 - real / fixed:.1%}）",
         f"步数      共 {total_steps(config, len(train)):,} 步，每轮 {steps_per_epoch(config, len(train)):,} 步，"
         f"每步 {config.batch_size} × {config.gradient_accumulation_steps} 条{processes}",
-        f"{'显存' if device.kind == 'cuda' else '内存'}      {describe_pieces(trainer.pieces, device)}",
+        f"{'显存' if device.kind == 'cuda' else '内存'}      {describe_micro_batches(trainer.plan, device)}",
         f"写到      {Path(config.output_dir).resolve()}",
     ]
     if config.use_qlora and device.kind == "cpu":
@@ -51,15 +51,15 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
     return "\n".join(lines)
 
 
-def describe_pieces(pieces: Pieces, device: Device) -> str:
+def describe_micro_batches(plan: MicroBatchPlan, device: Device) -> str:
     """How a batch is computed, and what it is estimated to take of what there is."""
     how = (
         "整批一次算完"
-        if pieces.max_tokens is None
-        else f"每次最多算 {pieces.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
+        if plan.max_tokens is None
+        else f"每次最多算 {plan.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
     )
-    again = "，反向时重算激活" if pieces.recompute else "，不重算激活"
-    if pieces.limit is None:
+    again = "，反向时重算激活" if plan.activation_checkpointing else "，不重算激活"
+    if plan.limit is None:
         return how + again
-    warning = "：多半不够，先试试看" if pieces.too_much else ""
-    return f"{how}{again}；估计最多用 {pieces.needed / GB:.1f} GB，可用 {pieces.limit / GB:.1f} GB{warning}"
+    warning = "：多半不够，先试试看" if plan.exceeds_limit else ""
+    return f"{how}{again}；估计最多用 {plan.needed / GB:.1f} GB，可用 {plan.limit / GB:.1f} GB{warning}"

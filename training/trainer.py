@@ -23,7 +23,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
-from runtime.distributed import from_main
+from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError, writing_to
 from runtime.processes import world_size
 from runtime.signals import Interrupted, postponed_interrupts
@@ -31,8 +31,8 @@ from training.callbacks import BestAdapter, EvaluateAndKeepBest, KeepLossSum, St
 from training.checkpoints import CheckpointStore, Run
 from training.cpu_speed import faster_on_cpu
 from training.loss import balanced_weights, mean_cross_entropy
-from training.memory_plan import GB, Pieces, cap_memory, choose, measure, memory_limit
-from training.micro_batches import PiecewiseTrainer
+from training.memory_plan import GB, MicroBatchPlan, cap_memory, estimate_memory, memory_limit, plan_micro_batches
+from training.micro_batches import MicroBatchTrainer
 from training.optimizers import is_paged, optimizer_name, page_again
 from training.tokenized_dataset import EvenSampler, LengthGroupedSampler, TokenizedRows, collate
 
@@ -103,7 +103,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
     return arguments
 
 
-class SentimentTrainer(PiecewiseTrainer):
+class SentimentTrainer(MicroBatchTrainer):
     """Trainer with this repository's order of rows, evaluation loop and checkpoints."""
 
     def __init__(
@@ -168,7 +168,7 @@ class SentimentTrainer(PiecewiseTrainer):
 
     def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:
         """(N, C) by the one prediction loop, each process its share, in batches that fit the memory."""
-        most = self.pieces.prediction_tokens
+        most = self.plan.prediction_tokens
         return predict_logits(self.model, rows.input_ids, self.pad_id, max_tokens=most, progress=title, shared=True)
 
     def finished_model(self):
@@ -236,19 +236,28 @@ def build_trainer(
 
 
 def fit_memory(trainer: SentimentTrainer, config: TrainingConfig) -> None:
-    """Choose pieces and recomputation for the memory there is; a `--max_memory_gb` too small is a `UserError`."""
-    device, again = best_device(), config.gradient_checkpointing
+    """Plan micro-batches and activation checkpointing for the memory there is.
+
+    A `--max_memory_gb` that not even one row fits into is a `UserError`.
+    """
+    device = best_device()
     limit = memory_limit(device, config.max_memory_gb)
     if limit is None:
-        trainer.use_pieces(Pieces(recompute=again))
+        trainer.use_plan(MicroBatchPlan(activation_checkpointing=config.gradient_checkpointing))
         return
     longest = max(trainer.train_dataset.lengths) + extra_tokens(trainer.model)
-    account = measure(trainer.model, device, longest)
-    pieces = choose(account, limit, longest=longest, rows=config.batch_size, recompute=again)
-    if config.max_memory_gb and pieces.needed > config.max_memory_gb * GB:
+    plan = plan_micro_batches(
+        estimate_memory(trainer.model, device, longest),
+        limit,
+        longest=longest,
+        rows=config.batch_size,
+        checkpointing=config.gradient_checkpointing,
+    )
+    if config.max_memory_gb and plan.needed > config.max_memory_gb * GB:
         raise UserError(
             f"--max_memory_gb {config.max_memory_gb:g} 太小：重算激活、每次只算一条（最长 {longest} 个 token）"
-            f"也估计要 {pieces.needed / GB:.1f} GB；加大 --max_memory_gb，或加 --use_qlora，或减小 --max_length"
+            f"也估计要 {plan.needed / GB:.1f} GB；加大 --max_memory_gb，或加 --use_qlora，或减小 --max_length"
         )
     cap_memory(device, config.max_memory_gb)
-    trainer.use_pieces(from_main(pieces))  # or processes would deal the same rows out in different batches
+    # Processes with plans of their own would deal the same rows out in different batches.
+    trainer.use_plan(broadcast_from_main(plan))

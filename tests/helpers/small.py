@@ -140,10 +140,3 @@ def assert_one_message(result: subprocess.CompletedProcess, *words: str) -> None
     assert result.stderr.count("错误：") == 1, result.stderr
     for word in words:
         assert word in result.stderr, f"{word!r} not in {result.stderr!r}"
-
-
-def run_in_processes(count: int, work: list[list[str]], timeout: int = 240) -> subprocess.CompletedProcess:
-    """Scripts with their arguments, one after the other, in `count` processes that torchrun starts."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count] if count > 1 else []
-    here = {"PYTHONPATH": str(REPOSITORY)}
-    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=timeout)

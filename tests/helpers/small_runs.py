@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
-from small import small_reviews
+from small import REPOSITORY, run_script, small_reviews
 from transformers import TrainerCallback, set_seed
 
 from configs.lora_config import LoraSettings
@@ -52,6 +52,13 @@ def outcome(trainer, folder):
         "log": json.loads((newest / "trainer_state.json").read_text())["log_history"],
         "checkpoints": [path.name for path in find_checkpoints(folder)][:1],
     }
+
+
+def run_in_processes(count: int, work: list[list[str]], timeout: int = 240):
+    """Run scripts one after the other (tests/helpers/several_processes.py), in `count` processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", count] if count > 1 else []
+    here = {"PYTHONPATH": str(REPOSITORY)}
+    return run_script(*launcher, "tests/helpers/several_processes.py", json.dumps(work), env=here, timeout=timeout)
 
 
 class At(TrainerCallback):

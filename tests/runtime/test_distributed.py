@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import REPOSITORY, assert_one_message, run_in_processes, run_script, small_reviews, write_jsonl
+from small import REPOSITORY, assert_one_message, run_script, small_reviews, write_jsonl
+from small_runs import run_in_processes
 
 from configs.training_config import TrainingConfig
 from runtime.file_lock import output_lock

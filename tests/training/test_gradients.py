@@ -6,26 +6,26 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import run_in_processes, run_main, small_reviews, write_jsonl
-from small_runs import keep_first_gradients
+from small import run_main, small_reviews, write_jsonl
+from small_runs import keep_first_gradients, run_in_processes
 from test_trainer import make_trainer
 
 import train
 from configs.training_config import CLASSIFIER, LABEL_SCORING
 from modeling.devices import Device
 from training.loss import mean_cross_entropy
-from training.memory_plan import Pieces
+from training.memory_plan import MicroBatchPlan
 from training.tokenized_dataset import collate
 
 HEADS = [CLASSIFIER, LABEL_SCORING]
 LOSSES = [(CLASSIFIER, "restricted"), (LABEL_SCORING, "restricted"), (LABEL_SCORING, "lm")]
 WAYS = {
-    "16x1": (16, 1, Pieces()),
-    "4x4": (4, 4, Pieces()),
-    "2x8": (2, 8, Pieces()),
-    "1x16": (1, 16, Pieces()),
-    "pieces": (16, 1, Pieces(max_tokens=300)),
-    "recomputed": (16, 1, Pieces(recompute=True)),
+    "16x1": (16, 1, MicroBatchPlan()),
+    "4x4": (4, 4, MicroBatchPlan()),
+    "2x8": (2, 8, MicroBatchPlan()),
+    "1x16": (1, 16, MicroBatchPlan()),
+    "micro-batches": (16, 1, MicroBatchPlan(max_tokens=300)),
+    "activation checkpointing": (16, 1, MicroBatchPlan(activation_checkpointing=True)),
 }
 
 
@@ -67,9 +67,9 @@ def by_hand(trainer, over_vocabulary):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_gradient_is_that_of_the_mean_over_the_rows(small_base, tmp_path, monkeypatch, head, label_loss, way):
     expected = by_hand(trainer_of(small_base, tmp_path / "hand", head, label_loss, 16, 1), label_loss == "lm")
-    batch, accumulation, pieces = WAYS[way]
+    batch, accumulation, plan = WAYS[way]
     trainer = trainer_of(small_base, tmp_path / "way", head, label_loss, batch, accumulation)
-    trainer.use_pieces(pieces)
+    trainer.use_plan(plan)
     counted, loss_of = [], trainer.compute_loss_func
 
     def watched(outputs, labels, num_items_in_batch):
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_rows(small_base, tmp_path, mo
     keep_first_gradients(monkeypatch.setattr)
     trainer.train()
     found = load_file(tmp_path / "way" / "first_gradients.safetensors")
-    assert set(counted) == {16} and (len(counted) > 1) == (way not in ("16x1", "recomputed"))
+    assert set(counted) == {16} and (len(counted) > 1) == (way not in ("16x1", "activation checkpointing"))
     assert found.keys() == expected.keys() and all(gradient.abs().max() > 1e-4 for gradient in expected.values())
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0, msg=name)

@@ -1,4 +1,4 @@
-"""What a step may take of memory: the account, the choice of pieces, and what happens when it runs out."""
+"""What a step may take of memory: the estimate, the plan of micro-batches, and what happens when it runs out."""
 
 import dataclasses
 import sys
@@ -18,14 +18,22 @@ from modeling.devices import Device
 from modeling.lora import build_for_training
 from runtime.errors import UserError, is_out_of_memory
 from training.checkpoints import Run
-from training.memory_plan import GB, Account, Pieces, cap_memory, choose, measure, memory_limit
-from training.run_summary import describe_pieces, describe_plan
+from training.memory_plan import (
+    GB,
+    MemoryEstimate,
+    MicroBatchPlan,
+    cap_memory,
+    estimate_memory,
+    memory_limit,
+    plan_micro_batches,
+)
+from training.run_summary import describe_micro_batches, describe_plan
 from training.tokenized_dataset import tokenize
 from training.trainer import build_trainer
 
 CPU, CUDA = Device("cpu", False), Device("cuda", True)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
-LORA = Account(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
+LORA = MemoryEstimate(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
 QLORA = dataclasses.replace(LORA, weights=1_140_000_000)
 HEADS = [CLASSIFIER, LABEL_SCORING]
 
@@ -42,71 +50,74 @@ def float32(monkeypatch):
 
 
 def test_the_account_counts_weights_exactly_and_what_one_layer_more_keeps(model):
-    account = measure(model, CPU, longest=64)
-    assert account.weights == sum(p.numel() * 4 for p in model.parameters())
-    assert account.training == sum(p.numel() * 12 for p in model.parameters() if p.requires_grad)
-    assert account.hidden == 64 * 4 and account.layers == 2
+    estimate = estimate_memory(model, CPU, longest=64)
+    assert estimate.weights == sum(p.numel() * 4 for p in model.parameters())
+    assert estimate.training == sum(p.numel() * 12 for p in model.parameters() if p.requires_grad)
+    assert estimate.hidden == 64 * 4 and estimate.layers == 2
     # Each layer keeps at least its MLP's gate, its SiLU and its up projection for every token.
-    assert 2 * 3 * 128 * 4 < account.per_token < 2 * 60 * 64 * 4
+    assert 2 * 3 * 128 * 4 < estimate.per_token < 2 * 60 * 64 * 4
 
 
 def test_rows_as_short_as_can_be_are_measured_too(model):
-    account = measure(model, CPU, longest=3)
-    assert account.per_token > 0
-    assert choose(account, 10 * GB, longest=3, rows=4).max_tokens is None
+    estimate = estimate_memory(model, CPU, longest=3)
+    assert estimate.per_token > 0
+    assert plan_micro_batches(estimate, 10 * GB, longest=3, rows=4).max_tokens is None
 
 
 def test_measuring_leaves_the_random_state_and_the_mode(model):
     state = torch.get_rng_state()
     model.eval()
-    first = measure(model, CPU, longest=40)
+    first = estimate_memory(model, CPU, longest=40)
     assert torch.equal(torch.get_rng_state(), state) and not model.training
-    assert measure(model, CPU, longest=40) == first
+    assert estimate_memory(model, CPU, longest=40) == first
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_tokens_within_is_the_inverse_of_the_peak(recompute):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_tokens_within_is_the_inverse_of_the_peak(checkpointing):
     for limit in (5 * GB, 8 * GB, 16 * GB):
-        tokens = LORA.tokens_within(limit, recompute)
-        assert LORA.peak(tokens, recompute) <= limit < LORA.peak(tokens + 1, recompute)
+        tokens = LORA.tokens_within(limit, checkpointing)
+        assert LORA.peak_bytes(tokens, checkpointing) <= limit < LORA.peak_bytes(tokens + 1, checkpointing)
 
 
 @pytest.mark.parametrize(
-    ("account", "gb", "recompute", "rows"),
+    ("estimate", "gb", "checkpointing", "rows"),
     [
         (LORA, 80, False, 8),  # a large card: whole batches
         (LORA, 8, False, 4),  # the README's 8 GB
-        (LORA, 4.6, True, 4),  # not one row fits as it is, four do with recomputation
+        (LORA, 4.6, True, 4),  # not one row fits as it is, four do with activation checkpointing
         (QLORA, 4, False, 2),  # the README's 4 GB
         (QLORA, 2.3, True, 3),
     ],
 )
-def test_the_choice_fits_and_recomputes_only_where_it_must(account, gb, recompute, rows):
-    pieces = choose(account, int(gb * GB), longest=250, rows=8)
-    assert pieces.recompute == recompute and not pieces.too_much
-    assert (pieces.max_tokens is None) == (rows == 8)
-    assert pieces.rows(8, 256) == rows
-    assert account.peak(rows * 256, recompute) == pieces.needed <= gb * GB
+def test_the_choice_fits_and_checkpoints_only_where_it_must(estimate, gb, checkpointing, rows):
+    plan = plan_micro_batches(estimate, int(gb * GB), longest=250, rows=8)
+    assert plan.activation_checkpointing == checkpointing and not plan.exceeds_limit
+    assert (plan.max_tokens is None) == (rows == 8)
+    assert plan.rows(8, 256) == rows
+    assert estimate.peak_bytes(rows * 256, checkpointing) == plan.needed <= gb * GB
 
 
-def test_recomputation_when_asked_for_and_too_much_when_nothing_fits():
-    assert choose(LORA, 80 * GB, longest=256, rows=8, recompute=True).recompute
-    pieces = choose(LORA, 3 * GB, longest=256, rows=8)
-    assert pieces.too_much and pieces.recompute and pieces.rows(8, 256) == 1
-    assert "多半不够" in describe_pieces(pieces, Device("cuda", True))
+def test_activation_checkpointing_when_asked_for_and_exceeds_limit_when_nothing_fits():
+    assert plan_micro_batches(LORA, 80 * GB, longest=256, rows=8, checkpointing=True).activation_checkpointing
+    plan = plan_micro_batches(LORA, 3 * GB, longest=256, rows=8)
+    assert plan.exceeds_limit and plan.activation_checkpointing and plan.rows(8, 256) == 1
+    assert "多半不够" in describe_micro_batches(plan, Device("cuda", True))
 
 
 def test_predictions_stay_within_the_limit_and_take_no_more_than_usual():
-    assert choose(LORA, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cuda"]
+    assert plan_micro_batches(LORA, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cuda"]
     on_cpu = dataclasses.replace(LORA, device="cpu")
-    assert choose(on_cpu, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cpu"]
-    assert 256 <= choose(LORA, int(4.5 * GB), longest=256, rows=8).prediction_tokens < 4096
+    assert plan_micro_batches(on_cpu, 80 * GB, longest=256, rows=8).prediction_tokens == BATCH_TOKENS["cpu"]
+    assert 256 <= plan_micro_batches(LORA, int(4.5 * GB), longest=256, rows=8).prediction_tokens < 4096
 
 
-def test_rows_are_shared_equally():
-    assert [Pieces().rows(8, 999), Pieces(100).rows(8, 200), Pieces(1000).rows(8, 200)] == [8, 1, 4]
-    assert [Pieces(1600).rows(8, 200), Pieces(1000).rows(7, 200), Pieces(512).rows(1, 8)] == [8, 4, 1]
+@pytest.mark.parametrize(
+    ("max_tokens", "batch", "length", "rows"),
+    [(None, 8, 999, 8), (100, 8, 200, 1), (1000, 8, 200, 4), (1600, 8, 200, 8), (1000, 7, 200, 4), (512, 1, 8, 1)],
+)
+def test_rows_are_shared_equally(max_tokens, batch, length, rows):
+    assert MicroBatchPlan(max_tokens).rows(batch, length) == rows
 
 
 def test_no_limit_on_a_cpu_unless_asked_for():
@@ -165,11 +176,11 @@ def assert_same_adapter(trainer, expected):
         torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("max_tokens", "recompute"), [(200, False), (64, True)])
-def test_pieces_give_the_same_adapter_and_the_same_loss(small_base, tmp_path, undisturbed, max_tokens, recompute):
+@pytest.mark.parametrize(("max_tokens", "checkpointing"), [(200, False), (64, True)])
+def test_micro_batches_give_the_same_adapter(small_base, tmp_path, undisturbed, max_tokens, checkpointing):
     head, expected = undisturbed
     trainer = make_trainer(small_base, tmp_path, head=head)
-    trainer.use_pieces(Pieces(max_tokens, recompute))
+    trainer.use_plan(MicroBatchPlan(max_tokens, checkpointing))
     sizes = count_rows(trainer)
     trainer.train()
     assert max(sizes) < 8 and sum(sizes) == 2 * 36
@@ -221,13 +232,13 @@ def test_out_of_memory_halves_and_redoes_the_step_with_the_same_result(
     assert "第 1 步" in lines[0] and "这一步重新算" in lines[0] and "每次 2 条" in lines[-1]
 
 
-def test_one_row_that_does_not_fit_is_recomputed_and_then_given_up(small_base, tmp_path, capsys):
+def test_one_row_that_does_not_fit_is_checkpointed_and_then_given_up(small_base, tmp_path, capsys):
     trainer = make_trainer(small_base, tmp_path, batch_size=1)
     run_out_above(trainer, 0)
     with pytest.raises(UserError, match=r"第 1 步内存不足.*--use_qlora"):
         trainer.train()
     assert "重算激活" in capsys.readouterr().out
-    assert trainer.pieces.recompute and trainer.model.get_base_model().is_gradient_checkpointing
+    assert trainer.plan.activation_checkpointing and trainer.model.get_base_model().is_gradient_checkpointing
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(small_base, tmp_path):
@@ -242,7 +253,7 @@ def run_train(monkeypatch, *arguments) -> int | None:
     return train.main()
 
 
-def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
+def test_the_flag_picks_micro_batches_says_so_and_trains_to_the_same_adapter(
     small_base, review_files, tmp_path, monkeypatch, capsys
 ):
     flags = [
@@ -250,16 +261,16 @@ def test_the_flag_picks_pieces_says_so_and_trains_to_the_same_adapter(
     ]  # fmt: skip
     run_train(monkeypatch, *flags, "--output_dir", tmp_path / "whole")
     assert "整批一次算完，不重算激活" in capsys.readouterr().out
-    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "pieces", "--max_memory_gb", "0.806")
+    run_train(monkeypatch, *flags, "--output_dir", tmp_path / "plan", "--max_memory_gb", "0.806")
     plan = capsys.readouterr().out
     assert "每次最多算" in plan and "可用 0.8 GB" in plan
     from safetensors.torch import load_file
 
-    whole, pieces = (
-        load_file(tmp_path / name / "lora_adapter" / "adapter_model.safetensors") for name in ("whole", "pieces")
+    whole, plan = (
+        load_file(tmp_path / name / "lora_adapter" / "adapter_model.safetensors") for name in ("whole", "plan")
     )
     for name in whole:
-        torch.testing.assert_close(pieces[name], whole[name], atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(plan[name], whole[name], atol=2e-5, rtol=1e-3)
     with pytest.raises(UserError, match=r"--max_memory_gb 0.5 太小.*估计要"):
         run_train(monkeypatch, *flags, "--output_dir", tmp_path / "none", "--max_memory_gb", "0.5")
 

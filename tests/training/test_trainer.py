@@ -167,14 +167,16 @@ def test_gradient_norm_does_not_grow_with_accumulation(small_base, tmp_path):
 
 def test_gradient_checkpointing_gives_the_same_gradients(small_base, tmp_path):
     gradients = []
-    for recompute in (False, True):
-        trainer = make_trainer(small_base, tmp_path / str(recompute), gradient_checkpointing=recompute, max_steps=1)
-        trainer.train()  # sets up recomputation
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            small_base, tmp_path / str(checkpointing), gradient_checkpointing=checkpointing, max_steps=1
+        )
+        trainer.train()  # sets up activation checkpointing
         trainer.model.zero_grad()
         batch = pad([[5, 6, 7], [8] * 12], 0)
         trainer.model.train()
         trainer.model(**batch).logits.square().sum().backward()
-        assert trainer.model.base_model.model.is_gradient_checkpointing == recompute
+        assert trainer.model.base_model.model.is_gradient_checkpointing == checkpointing
         gradients.append({n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad})
     assert all(gradient.abs().max() > 0 for name, gradient in gradients[0].items() if "lora_A" not in name)
     for name in gradients[0]:
