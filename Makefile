@@ -1,5 +1,5 @@
 # make demo   environment, training, evaluation and predictions on the embedded model and reviews
-# make test   the whole test suite        make lint   ruff
+# make test   the whole test suite        make lint   ruff and mypy
 # make bench  speed and memory side by side with what people use; benchmarks/gpu.sh does more of it on a GPU
 PYTHON ?= python3
 VENV := .venv
@@ -33,6 +33,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 bench: $(INSTALLED)
 	$(RUN) benchmarks/train_speed.py

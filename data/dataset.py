@@ -68,7 +68,7 @@ def stratified_sample(rows: Rows, size: int, seed: int, each: int = 0) -> Rows:
         before, seen = round(size * seen / len(rows)), seen + len(by_label[label])
         quotas[label] = round(size * seen / len(rows)) - before
     for label in [label for label, quota in quotas.items() if quota < each]:
-        quotas[max(quotas, key=quotas.get)] -= 1
+        quotas[max(quotas, key=lambda name: quotas[name])] -= 1
         quotas[label] += 1
     rng = random.Random(seed)
     return rows.select(sorted(i for label, quota in quotas.items() for i in rng.sample(by_label[label], quota)))

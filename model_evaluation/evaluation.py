@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.evaluation_config import EvaluationConfig, StepConfig
+from configs.evaluation_config import EvaluationConfig, MetricsConfig, StepConfig
 from configs.training_config import DataConfig
 from data.data_loader import load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
@@ -115,7 +115,9 @@ class Evaluation:
 
 
 class ZeroShotEvaluation(Evaluation):
-    """The evaluation of a base without adapter, which has seen no training rows. `config` is a `MetricsConfig`."""
+    """The evaluation of a base without adapter, which has seen no training rows."""
+
+    config: MetricsConfig
 
     def load_sentiment(self) -> SentimentConfig:
         from prediction.zero_shot import zero_shot_config
@@ -163,8 +165,14 @@ def evaluation_rows(config: EvaluationConfig, labels: list[str]) -> Rows:
 def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, Rows]:
     """All splits of `--dataset`, or else of the data that the adapter was trained on."""
     if config.dataset:
-        columns = {"text_column": config.text_column, "label_column": config.label_column}
-        return load_splits(DataConfig(dataset=config.dataset, labels=labels, **columns))
+        return load_splits(
+            DataConfig(
+                dataset=config.dataset,
+                labels=labels,
+                text_column=config.text_column,
+                label_column=config.label_column,
+            )
+        )
     return training_splits(config.model_path)
 
 

@@ -17,7 +17,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import TrainingArguments
+from transformers import TrainerControl, TrainingArguments
 
 from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
@@ -163,7 +163,7 @@ class SentimentTrainer(MicroBatchTrainer):
             f"{metric_key_prefix}_loss": float(nn.functional.cross_entropy(logits, labels)),
         }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def logits_of(self, rows: TokenizedRows, title: str) -> np.ndarray:

@@ -145,10 +145,17 @@ def fit_zero_shot(task: Task) -> Baseline:
 
     model, tokenizer = task.base
     words, template = task.label_words or task.labels, task.prompt_template or default_template(task.labels)
-    options = {"template": template, "label_words": words, "max_length": task.max_length}
 
     def answer(texts: Sequence[str]) -> np.ndarray:
-        return score_label_words(model, tokenizer, texts, **options, progress=task.bar("零样本", texts))
+        return score_label_words(
+            model,
+            tokenizer,
+            texts,
+            template=template,
+            label_words=words,
+            max_length=task.max_length,
+            progress=task.bar("零样本", texts),
+        )
 
     prompt = template.replace("\n", "⏎").replace(PLACE, "…")
     note = f"不训练；在提示词“{prompt}”之后比较 {'、'.join(words)} 的概率"

@@ -126,8 +126,7 @@ def bootstrap_interval(
     for start in range(0, resamples, chunk):
         drawn = _resample(counts, min(chunk, resamples - start), rng)
         values.append(statistic(drawn if contents is None else drawn @ contents))
-    values = np.concatenate(values)
-    return np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return np.nanquantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
 def _resample(counts: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
+from matplotlib.patches import Circle, FancyBboxPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -56,7 +56,7 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
         share = float(shares[i, j])
         corner = (j * size + 1, i * size + 1)
         if with_numbers:
-            cell = FancyBboxPatch(corner, size - 2, size - 2, boxstyle="round,pad=0,rounding_size=4")
+            cell: Patch = FancyBboxPatch(corner, size - 2, size - 2, boxstyle="round,pad=0,rounding_size=4")
         else:
             cell = Rectangle(corner, size - 2, size - 2)
         cell.set(color=COLOUR["accent" if i == j else "bad"], alpha=0.06 + 0.84 * share, linewidth=0)
@@ -66,10 +66,10 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
             written = f"{count:,}"
             ink = COLOUR["page" if share > 0.55 else "ink"]
             font_size = min(26.0, size / 3, 1.5 * size / len(written))
-            baseline = middles[i] + (0 if size >= 60 else font_size / 3)
-            axes.text(middles[j], baseline, written, color=ink, size=font_size, weight="bold", ha="center")
+            baseline = float(middles[i]) + (0 if size >= 60 else font_size / 3)
+            axes.text(float(middles[j]), baseline, written, color=ink, size=font_size, weight="bold", ha="center")
             if size >= 60:
-                axes.text(middles[j], baseline + 20, percent(share), color=ink, size=13, ha="center")
+                axes.text(float(middles[j]), baseline + 20, percent(share), color=ink, size=13, ha="center")
     return inline_svg(figure, "混淆矩阵：行是标签，列是模型的判断")
 
 
@@ -190,8 +190,7 @@ def risk_coverage(curve: dict, thresholds: Sequence[dict] = ()) -> Markup:
         while any(across - other < 36 and abs(up - height) < 16 for other, height in taken):
             up += 16
         taken.append((across, up))
-        place = {"xycoords": "figure points", "ha": "right"}
-        axes.annotate(target, (across, up), **place, color=COLOUR["accent"], weight="bold")
+        axes.annotate(target, (across, up), xycoords="figure points", ha="right", color=COLOUR["accent"], weight="bold")
     return inline_svg(figure, "风险-覆盖率曲线")
 
 
@@ -220,7 +219,7 @@ def _reference(axes: Axes, start: tuple[float, float], end: tuple[float, float])
 
 def _dot(axes: Axes, x: float, y: float, hint: str) -> None:
     """A disc of radius 4; matplotlib's own markers are references, which the page is to do without."""
-    dot = Circle((0, 0), 4, transform=ScaledTranslation(x, y, axes.transData), zorder=3)
+    dot = Circle((0, 0), 4, transform=ScaledTranslation(x, y, axes.transData), zorder=3)  # type: ignore[arg-type]
     dot.set(facecolor=COLOUR["accent"], edgecolor=COLOUR["page"], linewidth=1.5)
     set_hint(dot, hint)
     axes.add_artist(dot)

@@ -94,7 +94,7 @@ def _readings(text: str) -> dict[int, str]:
 
     readings: dict[int, str] = {}
     for run in HAN_RUN.finditer(text):
-        readings.update(enumerate(lazy_pinyin(run.group(), errors=list), start=run.start()))
+        readings.update(enumerate(lazy_pinyin(run.group(), errors=list), start=run.start()))  # type: ignore[arg-type]
     return readings
 
 
