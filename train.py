@@ -80,9 +80,10 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     run = Run(fingerprint(config, lora, data) | start.fingerprint)
     checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
     folder, commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
-    base = broadcast_from_main(is_main() and base_facts(folder, commit))
+    base = broadcast_from_main(base_facts(folder, commit) if is_main() else None)
     notes += keep_base(checkpoint, run, base)
-    print("\n".join(notes), end="\n" if notes else "")
+    for note in notes:
+        print(note)
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
@@ -122,9 +123,9 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     )
     seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
-    texts, adapter = splits["train"].texts, output_dir / "lora_adapter"
+    adapter = output_dir / "lora_adapter"
     if is_main():
-        save_adapter(adapter, model, tokenizer, sentiment, texts, info, start.seen)
+        save_adapter(adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen)
         mark_finished(output_dir, run)
         trainer.best.remove()
 
@@ -134,7 +135,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
 
 
 def next_commands(config: TrainingConfig, has_test: bool) -> str:
-    """What to type after the training."""
+    """The commands to type after the training."""
     flags = "" if config.output_dir == "./outputs" else f" --model_path {Path(config.output_dir) / 'lora_adapter'}"
     test = "" if has_test else " --test_file 你的测试文件"
     return "\n".join([

@@ -38,7 +38,7 @@ def refuse_sharding() -> None:
 
 
 def broadcast_from_main(value: Any) -> Any:
-    """What the first process has as `value`, in every process."""
+    """The first process's `value`, in every process."""
     if world_size() == 1:
         return value
     box = [value if is_main() else None]

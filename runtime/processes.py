@@ -1,10 +1,10 @@
-"""Which of several processes this is; `torchrun` and `accelerate launch` say so in the environment. No torch here."""
+"""This process among several; `torchrun` and `accelerate launch` say which in the environment. No torch here."""
 
 import os
 
 
 def world_size() -> int:
-    """How many processes work together; 1 without a launcher."""
+    """Number of processes that work together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -18,5 +18,5 @@ def local_rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints, and writes what all share."""
+    """True in the process that prints, and writes what all share."""
     return rank() == 0

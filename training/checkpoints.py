@@ -54,7 +54,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, in words, or None if every file is as the manifest says."""
+    """The fault of a checkpoint, in words, or None if every file is as the manifest says."""
     try:
         manifest = read_manifest(checkpoint)
     except (OSError, ValueError) as error:
@@ -101,7 +101,10 @@ def choose_checkpoint(output_dir: Path, mode: str, run: Run) -> tuple[Path | Non
         return None, []
     if mode != RESUME_AUTO:
         return _explicit(Path(mode), run), []
-    notes, finished = [], finished_run_id(output_dir)
+
+    # The newest that is whole and not of a finished run.
+    notes = []
+    finished = finished_run_id(output_dir)
     for checkpoint in find_checkpoints(output_dir):
         if fault := fault_of(checkpoint):
             notes.append(f"跳过 {checkpoint}：{fault}")
@@ -112,6 +115,8 @@ def choose_checkpoint(output_dir: Path, mode: str, run: Run) -> tuple[Path | Non
         _require_same_run(checkpoint, manifest, run)
         run.run_id = manifest["run_id"]
         return checkpoint, [*notes, f"接着 {checkpoint} 继续训练"]
+
+    # None: a new training, unless broken checkpoints would be lost by it.
     if finished:
         return None, [*notes, f"{output_dir} 里上一次训练已经完成，从头开始新的训练"]
     if notes:
@@ -173,7 +178,7 @@ def _refuse_differences(checkpoint: Path, theirs: dict[str, Any], ours: dict[str
 
 
 def finished_run_id(output_dir: Path) -> str | None:
-    """Which run was brought to its end in this folder; None also if this cannot be read: its end is then done again."""
+    """The run that was brought to its end in this folder; None also if unreadable: its end is then done again."""
     try:
         return str(json.loads((output_dir / FINISHED).read_text(encoding="utf-8"))["run_id"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -210,7 +215,10 @@ class CheckpointStore:
         staged, final = self.staging / name, self.output_dir / name
         self._seal(staged)
         replace_folder(staged, final)
-        stale, self.stale = [path for path in self.stale if path != final], []
+
+        # Now that there is a new one: those of earlier runs, and of this run all but the newest.
+        stale = [path for path in self.stale if path != final]
+        self.stale = []
         ours = [path for path in find_checkpoints(self.output_dir) if path not in stale]
         for old in [*stale, *ours[self.keep :]]:
             if old != final:

@@ -1,4 +1,4 @@
-"""What makes training faster on a CPU and changes no result beyond rounding; figures in docs/performance.md."""
+"""Faster training on a CPU, with no result changed beyond rounding; figures in docs/performance.md."""
 
 import torch
 from torch import nn

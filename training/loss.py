@@ -1,4 +1,4 @@
-"""What training minimises: exact under gradient accumulation, with class weights, for both heads."""
+"""The loss: exact under gradient accumulation, with class weights, for both heads."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a run is going to do, said before its first step."""
+"""The plan of a run, said before its first step."""
 
 from pathlib import Path
 
@@ -12,18 +12,21 @@ from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
 from training.trainer import SentimentTrainer, steps_per_epoch, total_steps
 
 
-def padded_tokens(rows: TokenizedRows, sampler: LengthGroupedSampler, batch_size: int) -> int:
+def padded_tokens(sampler: LengthGroupedSampler, batch_size: int) -> int:
     """Tokens of one epoch that the model computes, padding included, in the sampler's first order."""
-    order, lengths = sampler.order(0), sampler.lengths
-    batches = [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
-    return sum(padded_length(int(batch.max())) * len(batch) for batch in batches)
+    lengths = sampler.lengths[sampler.order(0)]
+    tokens = 0
+    for start in range(0, len(lengths), batch_size):
+        batch = lengths[start : start + batch_size]
+        tokens += len(batch) * padded_length(int(batch.max()))
+    return tokens
 
 
 def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedRows], trainer: SentimentTrainer) -> str:
     """Model, trainable share, rows, padding, steps and where it all goes, as lines for the terminal."""
     train, device = tokenized["train"], best_device()
     trainable, total = model.get_nb_trainable_parameters()
-    real, padded = sum(train.lengths), padded_tokens(train, trainer.sampler, config.batch_size)
+    real, padded = sum(train.lengths), padded_tokens(trainer.sampler, config.batch_size)
     fixed = max(config.max_length, *train.lengths) * len(train)
     rows = "，".join(f"{name} {len(split):,}" for name, split in tokenized.items())
     precision = "bf16 混合精度" if device.bf16 else "float32"
@@ -52,14 +55,13 @@ def describe_plan(config: TrainingConfig, model, tokenized: dict[str, TokenizedR
 
 
 def describe_micro_batches(plan: MicroBatchPlan, device: Device) -> str:
-    """How a batch is computed, and what it is estimated to take of what there is."""
-    how = (
-        "整批一次算完"
-        if plan.max_tokens is None
-        else f"每次最多算 {plan.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
-    )
-    again = "，反向时重算激活" if plan.activation_checkpointing else "，不重算激活"
-    if plan.limit is None:
-        return how + again
-    warning = "：多半不够，先试试看" if plan.exceeds_limit else ""
-    return f"{how}{again}；估计最多用 {plan.needed / GB:.1f} GB，可用 {plan.limit / GB:.1f} GB{warning}"
+    """The way a batch is computed, and the memory that it is estimated to take of what there is."""
+    text = "整批一次算完"
+    if plan.max_tokens is not None:
+        text = f"每次最多算 {plan.max_tokens:,} 个 token，更长的批分几次（梯度相同）"
+    text += "，反向时重算激活" if plan.activation_checkpointing else "，不重算激活"
+    if plan.limit is not None:
+        text += f"；估计最多用 {plan.needed / GB:.1f} GB，可用 {plan.limit / GB:.1f} GB"
+    if plan.exceeds_limit:
+        text += "：多半不够，先试试看"
+    return text

@@ -113,7 +113,10 @@ class SentimentTrainer(MicroBatchTrainer):
         # The loss is ours (see mean_cross_entropy), and so are the labels: one a row, (B,). Of a language model Trainer
         # would count all but the first of each batch, as if they were tokens.
         self.model_accepts_loss_kwargs = self._loss_shifts_labels = False
-        self.sampler, self.store, self.best, self.pad_id = sampler, store, best, pad_id
+        self.sampler = sampler
+        self.store = store
+        self.best = best
+        self.pad_id = pad_id
         self.loss_sum = KeepLossSum(self)
         self.add_callback(self.loss_sum)
         # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
@@ -127,8 +130,10 @@ class SentimentTrainer(MicroBatchTrainer):
         checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if checkpoint:
             self.loss_sum.go_on_from(checkpoint)
-        if checkpoint and (self.best.should_stop or is_last(checkpoint)):
-            return  # Trainer would do one step more
+            if self.best.should_stop or is_last(checkpoint):
+                return  # Trainer would do one step more
+
+        # A signal is heard at the end of the step under way.
         with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
             stop = StopWhenAsked(received)
             self.add_callback(stop)
@@ -210,22 +215,28 @@ def build_trainer(
     config: TrainingConfig, model, tokenizer, tokenized: dict[str, TokenizedRows], run: Run, checkpoint: Path | None
 ) -> SentimentTrainer:
     """Everything put together; with a `checkpoint`, the best adapter so far comes from it."""
-    output_dir, train = Path(config.output_dir), tokenized["train"]
+    output_dir = Path(config.output_dir)
+    train = tokenized["train"]
+
+    # The best adapter on the validation rows, by default looked for once an epoch.
     best = BestAdapter(output_dir, config.early_stopping_patience)
     if checkpoint:
         best.restore_from(checkpoint)
+    eval_steps = config.eval_steps or steps_per_epoch(config, len(train))
+
+    # The loss: over labels, or over the whole vocabulary.
     weights = balanced_weights(train.labels) if config.class_weights == "balanced" else None
+    loss = partial(mean_cross_entropy, weights=weights, over_vocabulary=config.label_loss == LANGUAGE_MODEL)
+
     faster_on_cpu(model, best_device(), max(train.lengths))
     trainer = SentimentTrainer(
         model=model,
         args=training_arguments(config, len(train)),
         train_dataset=train,
         eval_dataset=tokenized["validation"],
-        compute_loss_func=partial(
-            mean_cross_entropy, weights=weights, over_vocabulary=config.label_loss == LANGUAGE_MODEL
-        ),
+        compute_loss_func=loss,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-        callbacks=[EvaluateAndKeepBest(config.eval_steps or steps_per_epoch(config, len(train)), best)],
+        callbacks=[EvaluateAndKeepBest(eval_steps, best)],
         sampler=LengthGroupedSampler(train.lengths, rows_per_step(config), config.seed),
         store=CheckpointStore(output_dir, run, config.save_total_limit, checkpoint),
         best=best,

@@ -1,4 +1,4 @@
-"""What `torchrun` starts in tests/runtime/test_distributed.py: the real scripts one after the other, in each process.
+"""The real scripts one after the other in each process; `torchrun` starts this in tests/runtime/test_distributed.py.
 
 torchrun --nproc_per_node 2 tests/helpers/several_processes.py '[["train", "--preset", "tiny"], ["inference", ...]]'
 """

@@ -43,7 +43,7 @@ def go_on(small_base, folder, **settings):
 
 
 def outcome(trainer, folder):
-    """What must be the same in the end, however often it was interrupted."""
+    """All that must be the same in the end, however often it was interrupted."""
     newest = find_checkpoints(folder)[0]
     tensors = get_peft_model_state_dict(trainer.finished_model())
     return {

@@ -1,4 +1,4 @@
-"""What makes training faster gives the gradients of the plain way."""
+"""Training made faster on a CPU has the gradients of the plain way."""
 
 import contextlib
 

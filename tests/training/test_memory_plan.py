@@ -1,4 +1,4 @@
-"""What a step may take of memory: the estimate, the plan of micro-batches, and what happens when it runs out."""
+"""Memory of a training step: the estimate, the plan of micro-batches, and what happens when it runs out."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""What training must get right, on throwaway models; and the real command line, killed and resumed."""
+"""Training on throwaway models: gradients, adapter, best step; and the real command line, killed and resumed."""
 
 import json
 import re
