@@ -145,17 +145,14 @@ def run_prompt(predictor: "SentimentPredictor") -> None:
     print("输入一条评论，回车即得结果；quit、exit 或 Ctrl-D 结束。")
     try:
         while (text := input("> ").strip()) not in ("quit", "exit"):
-            if text:
-                answer_line(predictor, text)
+            if not text:
+                continue
+            try:
+                print(f"  {describe(predictor.predict(text))}")
+            except ValueError as error:
+                print(f"  {error}")
     except EOFError:
         print()
-
-
-def answer_line(predictor: "SentimentPredictor", text: str) -> None:
-    try:
-        print(f"  {describe(predictor.predict(text))}")
-    except ValueError as error:
-        print(f"  {error}")
 
 
 def predict_input(predictor: "SentimentPredictor", args) -> None:

@@ -64,7 +64,8 @@ def parse_config(
         values |= (inherit(given) if inherit else {}) | given
     except UserError as error:
         parser.error(str(error))
-    _refuse_two_sources(parser, given)
+    if given.get("dataset") and given.get("train_file"):
+        parser.error("--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
     return build(parser, classes, values)
 
 
@@ -97,7 +98,8 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
                 f"--no_{field.name}", dest=field.name, action="store_false", default=argparse.SUPPRESS, help=off
             )
         else:
-            parser.add_argument(name, type=_reader(kind), metavar=field.name.split("_")[-1].upper(), **options)
+            read = _words if typing.get_origin(kind) is list else kind
+            parser.add_argument(name, type=read, metavar=field.name.split("_")[-1].upper(), **options)
 
 
 def default_of(field: dataclasses.Field) -> Any:
@@ -122,11 +124,6 @@ def load_preset(name: str, classes: list[type]) -> dict[str, Any]:
     return values
 
 
-def _refuse_two_sources(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
-    if given.get("dataset") and given.get("train_file"):
-        parser.error("--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
-
-
 def _plain_type(hint: Any) -> Any:
     """`int | None` -> `int`."""
     if isinstance(hint, types.UnionType):
@@ -134,22 +131,17 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _reader(kind: Any) -> Any:
-    return _words if typing.get_origin(kind) is list else kind
-
-
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
 def _shown(value: Any) -> str:
-    return (
-        {True: "开", False: "关"}[value]
-        if isinstance(value, bool)
-        else ",".join(value)
-        if isinstance(value, list)
-        else str(value).replace("\n", "\\n")
-    )
+    """A default as `--help` shows it and as one would type it."""
+    if isinstance(value, bool):
+        return "开" if value else "关"
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).replace("\n", "\\n")
 
 
 _PHRASES = {

@@ -29,13 +29,12 @@ def prompt_problems(template: str | None, words: list[str] | None) -> list[str]:
             template_parts(template)
         except ValueError as error:
             problems.append(f"--prompt_template：{error}")
-    if words is not None and (len(words) < 2 or not all(map(_can_stand, words)) or len(set(words)) < len(words)):
+    if words is None:
+        return problems
+    visible = all(word and word.isprintable() for word in words)
+    if len(words) < 2 or not visible or len(set(words)) < len(words):
         problems.append(f"--label_words：应至少两个、都不为空、能显示且互不相同，逗号分隔，得到 {','.join(words)!r}")
     return problems
-
-
-def _can_stand(word: str) -> bool:
-    return bool(word) and word.isprintable()
 
 
 def typed(template: str | None) -> str | None:

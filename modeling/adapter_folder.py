@@ -59,7 +59,14 @@ class SentimentConfig:
 
     def problems(self) -> list[str]:
         """The fields whose values cannot be, each as `name=value`."""
-        scoring = self.head == LABEL_SCORING
+        # The head label_scoring has a prompt and a word for each label; a classifier has neither.
+        if self.head == LABEL_SCORING:
+            template, words = self.prompt_template, self.label_words or []
+            has_template = isinstance(template, str) and not prompt_problems(template, None)
+            has_words = _are_labels(words) and _are_labels(self.labels) and len(words) == len(self.labels)
+        else:
+            has_template = self.prompt_template is None
+            has_words = self.label_words is None
         checks = {
             "base_model": isinstance(self.base_model, str) and self.base_model,
             "base_revision": self.base_revision is None or isinstance(self.base_revision, str),
@@ -67,8 +74,8 @@ class SentimentConfig:
             "max_length": _is_number(self.max_length, 1, 32768) and isinstance(self.max_length, int),
             "quantization": self.quantization in (None, "nf4"),
             "head": self.head in tuple(TASK_TYPES),
-            "prompt_template": _is_template(self.prompt_template) if scoring else self.prompt_template is None,
-            "label_words": _are_words(self.label_words, self.labels) if scoring else self.label_words is None,
+            "prompt_template": has_template,
+            "label_words": has_words,
             "temperature": _is_number(self.temperature, 1e-6, 1e6),
             "thresholds": isinstance(self.thresholds, dict)
             and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),
@@ -167,14 +174,6 @@ def _is_target(name: str) -> bool:
         return 0 < float(name) < 1
     except ValueError:
         return False
-
-
-def _is_template(template: Any) -> bool:
-    return isinstance(template, str) and not prompt_problems(template, None)
-
-
-def _are_words(words: Any, labels: Any) -> bool:
-    return _are_labels(words) and _are_labels(labels) and len(words) == len(labels)
 
 
 def _are_labels(labels: Any) -> bool:

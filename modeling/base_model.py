@@ -34,7 +34,15 @@ def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
 
     An adapter is a `UserError`: transformers would load the adapter's base, add the adapter, and say nothing.
     """
-    folder, commit = _find(name, commit)
+    if Path(name).is_dir():
+        folder, commit = name, None
+    elif (REPOSITORY / name / "config.json").is_file():
+        folder, commit = str(REPOSITORY / name), None
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
+    else:
+        fetched, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
+        folder = str(fetched)
     if (Path(folder) / ADAPTER_CONFIG).is_file():
         raise UserError(
             f"{name} 是适配器（里面有 {ADAPTER_CONFIG}），不能当基座。要用它预测、评估：--model_path {folder}；"
@@ -42,17 +50,6 @@ def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
             "base_model_name_or_path）。里面若也有完整的模型，请先把 adapter_ 开头的文件移走"
         )
     return folder, commit
-
-
-def _find(name: str, commit: str | None) -> tuple[str, str | None]:
-    if Path(name).is_dir():
-        return name, None
-    if (REPOSITORY / name / "config.json").is_file():
-        return str(REPOSITORY / name), None
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"没有模型文件夹 {name}；Hub 上的模型名形如 Qwen/Qwen2.5-1.5B")
-    folder, commit = fetch(name, "model", MODEL_FILES, WAY_OUT, commit)
-    return str(folder), commit
 
 
 def base_facts(folder: str, commit: str | None) -> dict[str, str]:
@@ -178,7 +175,8 @@ def load_label_scorer(
     folder: str, labels: list[str], words: list[str], *, quantize: bool = False, device: Device | None = None
 ):
     """(un-tuned label scorer in evaluation mode on its device, tokenizer)."""
-    device, tokenizer = device or best_device(), load_tokenizer(folder)
+    device = device or best_device()
+    tokenizer = load_tokenizer(folder)
     model = load_scoring_base(
         folder, tokenizer, labels=labels, words=words, quantize=quantize, dtype=device.weights_dtype, device=device
     )
@@ -194,7 +192,8 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     """
     from transformers import AutoModelForCausalLM
 
-    (folder, _), device = find_model(name), device or best_device()
+    device = device or best_device()
+    folder, _ = find_model(name)
     model = _from_folder(
         AutoModelForCausalLM, folder, whole="lm_head", quantize=quantize, dtype=device.weights_dtype, device=device
     )
@@ -203,7 +202,9 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
 
 def for_serving(model, device: Device, quantize: bool):
     """In evaluation mode on its device; a quantised model is there already and cannot be moved."""
-    return (model if quantize else model.to(device.kind)).eval().requires_grad_(False)
+    if not quantize:
+        model = model.to(device.kind)
+    return model.eval().requires_grad_(False)
 
 
 def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: torch.dtype, device: Device, **options):

@@ -81,38 +81,41 @@ def predict_logits(
     same bits as one process would. When memory runs out, a batch is computed in halves, down to one row, and
     the model from then on in batches no larger; that rounds differently and changes nothing else.
     """
+    from accelerate.utils.memory import clear_device_cache
     from tqdm import tqdm
 
     parameter = next(model.parameters())
     device = Device(parameter.device.type, parameter.dtype == torch.bfloat16)
-    was_training = model.training
-    model.eval()
+    multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
     logits = np.zeros((len(rows), model.config.num_labels), np.float32)
+
+    # The batches of this process, none larger than what an earlier call has found to fit.
     lengths = [len(row) + extra_tokens(model) for row in rows]
     batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[device.kind]))
-    mine = batches[rank() :: world_size()] if shared else batches
+    if shared:
+        batches = batches[rank() :: world_size()]
     if known := getattr(model, "most_prediction_tokens", None):
-        mine = smaller_batches(mine, lengths, known)
-    waiting = deque(mine)
-    multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
-    hidden = progress is None or not is_main()
-    with tqdm(total=sum(map(len, mine)), desc=progress, unit="条", disable=hidden, leave=False) as bar:
+        batches = smaller_batches(batches, lengths, known)
+    waiting = deque(batches)
+
+    was_training, shown = model.training, progress is not None and is_main()
+    model.eval()
+    with tqdm(total=sum(map(len, batches)), desc=progress, unit="条", disable=not shown, leave=False) as bar:
         while waiting:
             batch = waiting.popleft()
             found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device)
-            if found is None:
-                from accelerate.utils.memory import clear_device_cache
-
-                clear_device_cache(garbage_collection=True)
-                fewer = -(-len(batch) // 2)
-                most = model.most_prediction_tokens = fewer * padded_length(lengths[batch[0]])
-                waiting = deque(smaller_batches([batch, *waiting], lengths, most))
-                smaller = f"从现在起每次最多算 {most:,} 个 token（这一批每次 {fewer} 条）"
-                notice = f"内存不足：{smaller}，预测接着进行；答案只差舍入。"
-                bar.write(notice, file=sys.stderr)
+            if found is not None:
+                logits[batch] = found
+                bar.update(len(batch))
                 continue
-            logits[batch] = found
-            bar.update(len(batch))
+            # Too little memory: this batch in halves, and all that wait no larger than these.
+            clear_device_cache(garbage_collection=True)
+            half = -(-len(batch) // 2)
+            most = model.most_prediction_tokens = half * padded_length(lengths[batch[0]])
+            waiting = deque(smaller_batches([batch, *waiting], lengths, most))
+            smaller = f"从现在起每次最多算 {most:,} 个 token（这一批每次 {half} 条）"
+            notice = f"内存不足：{smaller}，预测接着进行；答案只差舍入。"
+            bar.write(notice, file=sys.stderr)
     model.train(was_training)
     return sum_over_processes(logits) if shared else logits
 

@@ -42,10 +42,6 @@ def best_device() -> Device:
         return Device("cuda", torch.cuda.is_bf16_supported(including_emulation=False))
     if torch.backends.mps.is_available():
         return Device("mps", False)
-    return Device("cpu", cpu_has_bf16())
-
-
-def cpu_has_bf16() -> bool:
-    """True for a CPU that multiplies bfloat16 in hardware (AVX512-BF16, AMX, or ARM's BF16)."""
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # bf16 is ARM's name
+    return Device("cpu", has_bf16)

@@ -50,7 +50,8 @@ def build_for_training(
 
     `commit` is the hub's, where it should not be the newest.
     """
-    device, (folder, commit) = best_device(), find_model(config.model_name, commit)
+    device = best_device()
+    folder, commit = find_model(config.model_name, commit)
     tokenizer = load_tokenizer(folder)
     base = load_headed_base(
         folder, tokenizer, labels=labels, words=config.words_for(labels),
@@ -126,7 +127,9 @@ def load_adapter(
     device serves in; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
     round W + B A to 4 bits.
     """
-    folder, device = Path(folder), device or best_device()
+    # What the adapter says about itself, and its base.
+    folder = Path(folder)
+    device = device or best_device()
     sentiment = SentimentConfig.load(folder)
     quantize = sentiment.quantization == "nf4"
     merge = merge and not quantize
@@ -134,6 +137,8 @@ def load_adapter(
         base_folder, _ = find_model(base_model_name)
     else:
         base_folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
+
+    # The base with its head, in float32 where the update is to be added to it.
     tokenizer = load_tokenizer(str(folder))
     dtype = torch.float32 if merge else device.weights_dtype
     base = load_headed_base(
@@ -141,6 +146,8 @@ def load_adapter(
         quantize=quantize, dtype=dtype, device=device,
     )  # fmt: skip
     require_fitting(tokenizer, base, base_folder)
+
+    # The adapter.
     try:
         _check_weights(folder)
         model = _with_adapter(base, folder, merge)
@@ -183,7 +190,8 @@ def merge_lora(model: nn.Module, folder: str | Path) -> bool:
     config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     if not is_plain_lora(config):
         return False
-    tensors = {name.removeprefix(PREFIX): t for name, t in load_file(Path(folder) / WEIGHTS).items()}
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(Path(folder) / WEIGHTS).items()}
+    # Everything is checked before the first weight is changed: what does not fit exactly is for PEFT to judge.
     with torch.no_grad():
         weights = dict(model.named_parameters())
         new = merged_weights(weights, tensors, config["lora_alpha"] / config["r"])
@@ -205,7 +213,8 @@ def merged_weights(weights: dict, tensors: dict, scaling: float) -> dict[str, to
             module = name.removesuffix(LORA_A)
             update = (tensors[module + LORA_B] @ tensor) * scaling  # (d_out, d_in)
             weight = weights.get(f"{module}.weight")
-            new[f"{module}.weight"] = update if weight is None or weight.shape != update.shape else weight + update
+            fits = weight is not None and weight.shape == update.shape  # else `merge_lora` turns it down
+            new[f"{module}.weight"] = weight + update if fits else update
         elif not name.endswith(LORA_B):
             new[name] = tensor
     return new

@@ -69,6 +69,7 @@ class SentimentPredictor:
     ) -> Predictions:
         """Raw logits of each text, before the temperature; equal texts are computed once."""
         cleaned = [self._checked(text, i) for i, text in enumerate(texts)]
+        # Each distinct text is computed once: text -> its row in `logits`.
         distinct = {text: i for i, text in enumerate(dict.fromkeys(cleaned))}
         rows = encode_texts(self.tokenizer, list(distinct), self.config.max_length, self.config.prompt_template)
         logits = predict_logits(self.model, rows, self.tokenizer.pad_token_id, progress=progress, shared=self.shared)
