@@ -4,8 +4,8 @@
     >>> {name: len(rows) for name, rows in splits.items()}
 
 Equal texts stand once, texts with both labels are dropped, and so is every text of ChnSentiCorp's
-validation and test splits (the two hash lists in `benchmark_hashes/`): what is trained here may be
-measured there. A text's split follows from its own hash, so it never changes and no text is in two.
+validation and test splits and of EPRSTMT's test files (the hash lists in `benchmark_hashes/`): what is
+trained here may be measured there. A text's split follows from its own hash, so it never changes and no text is in two.
 """
 
 from importlib.resources import files
@@ -21,7 +21,7 @@ VALIDATION_FROM, TEST_FROM = 80, 90
 
 
 def benchmark_hashes() -> set[str]:
-    """Hashes of all texts in ChnSentiCorp's validation and test splits."""
+    """Hashes of all texts in ChnSentiCorp's validation and test splits and in EPRSTMT's test files."""
     return {line for path in sorted(BENCHMARK_HASHES.glob("*.txt")) for line in path.read_text().split()}
 
 
