@@ -51,6 +51,7 @@ END = "<|endoftext|>"
 PLAIN_PARTS = 10  # a round of the stage plain sees one part of all texts
 PARTS = 4  # a round with prompts sees one part of the labelled reviews
 SURE = 0.75  # of its pseudo-label a review must be this sure
+FOLDERS = ("output_dir", "corpora", "init_from")  # arguments of which the record says only whether they were given
 SYNTHETIC_PIECE = 8  # characters in a row that no made-up sentence shares with a protected text
 
 
@@ -264,7 +265,7 @@ class Recipe:
 
     def save(self, history: dict[str, list[dict]]) -> None:
         record = {
-            "arguments": vars(self.args) | {"output_dir": "", "corpora": bool(self.args.corpora)},
+            "arguments": vars(self.args) | {name: bool(getattr(self.args, name)) for name in FOLDERS},
             "parameters": self.model.num_parameters(),
             "corpora": [
                 {"name": corpus.name, "rows": len(corpus.texts), "sha256_of_hashes": fingerprint(corpus)}
