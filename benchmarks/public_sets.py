@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import Rows
+from data.preprocessing import in_slice
 from data.seen_texts import FILE_NAME, seen_mask
 from data.sources.review_files import read_labelled_file
-from data.text_hash import in_slice
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import wilson_interval
 from runtime.atomic_files import write_json

@@ -18,6 +18,7 @@ from runtime.errors import UserError, first_line, is_out_of_memory
 from runtime.hub_download import MODEL_FILES, fetch
 from runtime.run_info import REPOSITORY
 
+EMBEDDED_BASE = REPOSITORY / "tiny_base"
 END_OF_TEXT = "<|endoftext|>"
 ADAPTER_CONFIG = "adapter_config.json"
 BASE = "基座 "  # begins the name of each fact about the base in the fingerprint of a run
@@ -98,11 +99,19 @@ def _make_all_special(tokenizer) -> None:
 
 
 def require_fitting(tokenizer, model, folder: str) -> None:
-    """A tokenizer of another base would give ids that the embedding does not have."""
-    if (largest := max(tokenizer.get_vocab().values())) >= model.config.vocab_size:
+    """A `UserError` for a tokenizer of another base, whose ids mean other tokens here or none at all."""
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    known = model.config.vocab_size
+    # The embedded base has exactly its tokenizer's tokens, and so had those before it.
+    if Path(folder).resolve() == EMBEDDED_BASE and tokens != known:
         raise UserError(
-            f"分词器不属于基座 {folder}：它有 {largest + 1:,} 个 token，基座只认识 {model.config.vocab_size:,} 个"
+            f"适配器不是在现在的内置小模型上训练的（它的分词器有 {tokens:,} 个 token，现在的有 {known:,} 个），"
+            "答案会是错的。"
+            "请重新训练；或取出以前的内置小模型（git archive 75a5ec5 tiny_base | tar x -C 文件夹），"
+            "用 --base_model_name 文件夹/tiny_base 指定"
         )
+    if tokens > known:
+        raise UserError(f"分词器不属于基座 {folder}：它有 {tokens:,} 个 token，基座只认识 {known:,} 个")
 
 
 def load_headed_base(folder: str, tokenizer, *, words: list[str] | None, **options):

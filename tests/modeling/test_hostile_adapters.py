@@ -296,3 +296,8 @@ def test_damaged_hashes_of_seen_texts_fail_the_step_with_a_message(adapter_copy,
     )  # fmt: skip
     assert result.returncode == 1 and "training_text_hashes.bin" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_adapter_of_an_earlier_embedded_base_is_refused_and_gives_no_wrong_answers(adapter_copy):
+    change_json(adapter_copy / "sentiment_config.json", base_model="tiny_base")
+    assert_one_message(ask(adapter_copy), "不是在现在的内置小模型上训练的", "257", "--base_model_name", "重新训练")
