@@ -3,6 +3,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
 
+import inspect
+import re
 import shutil
 import signal
 
@@ -13,6 +15,18 @@ from small import make_small_adapter, make_small_base, run_script, small_reviews
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+# A test, or a fixture of its, that starts a script or a training takes seconds.
+SLOW = re.compile(r"run_script\(|run_in_processes\(|run_main\(|train\.main|\.train\(|subprocess\.|wherever")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the slow tests, so that `-m "not slow"` answers within a minute."""
+    for item in items:
+        functions = [item.function, *(found[-1].func for found in item._fixtureinfo.name2fixturedefs.values())]
+        if any(SLOW.search(inspect.getsource(function)) for function in functions):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
