@@ -1,4 +1,4 @@
-"""How often the model reads in a whole evaluation: once for each distinct text, in one sorted run.
+"""Texts that the model reads in a whole evaluation: once for each distinct text, in one sorted run.
 
     python benchmarks/evaluation_cost.py                                     # the small base, embedded reviews
     python benchmarks/evaluation_cost.py --model_path outputs/lora_adapter   # an adapter of yours

@@ -1,4 +1,4 @@
-"""Which head, which loss, and how many labelled rows: LoRA with both heads beside TF-IDF and the un-tuned base.
+"""Heads, losses and numbers of labelled rows compared: LoRA with both heads beside TF-IDF and the un-tuned base.
 
     python benchmarks/heads.py --train_file train.jsonl --test_file validation.jsonl
     python benchmarks/heads.py --train_file train.jsonl --test_file validation.jsonl --sizes 50,all --seeds 1

@@ -1,4 +1,4 @@
-"""What 4 bits and bf16 cost in accuracy: logits of the same base in NF4, in bf16 and in float32, over the same rows.
+"""Cost of 4 bits and of bf16 in accuracy: logits of the same base in NF4, in bf16 and in float32, over the same rows.
 
     python benchmarks/nf4_check.py                                  # the small base
     python benchmarks/nf4_check.py --model_name FOLDER --rows 200   # a base of the real shape, random weights too

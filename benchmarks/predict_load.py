@@ -1,4 +1,4 @@
-"""Does predicting a long file take more memory than a short one, and does a killed run come to the same end?
+"""Memory of predicting a long file against a short one, and the end of a killed run against a whole one.
 
     python train.py --preset tiny                              # an adapter to predict with
     python benchmarks/predict_load.py                          # 20,000 and 200,000 reviews: peak memory and rate

@@ -1,4 +1,4 @@
-"""What the training benchmarks train: a model with fresh LoRA, and batches with the lengths of real reviews."""
+"""Work for the training benchmarks: a model with fresh LoRA, and batches with the lengths of real reviews."""
 
 import json
 from pathlib import Path

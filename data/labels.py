@@ -122,7 +122,7 @@ def _order(name: str) -> tuple[bool, float, str]:
 
 
 def describe_labels(rows: Rows) -> str:
-    """Which labels there are, and how many rows each has, as a line for the terminal."""
+    """A line for the terminal: the labels, and the number of rows of each."""
     counts = [f"{name} {count:,}" for name, count in rows.label_counts().items()]
     more = "……" if len(counts) > SHOWN_LABELS else ""
     return f"标签      {len(counts)} 种：{'、'.join(counts[:SHOWN_LABELS])}{more} 条"

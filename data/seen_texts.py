@@ -1,4 +1,4 @@
-"""Which texts an adapter was trained on, kept as 8-byte hashes beside it.
+"""The texts that an adapter was trained on, kept as 8-byte hashes beside it.
 
 A later evaluation can thus tell the rows that the model may have learnt by heart from the others,
 without the training texts themselves.

@@ -32,7 +32,7 @@ WAY_OUT = "请把数据文件下载下来看过，用 --train_file 指定"
 
 
 def local_files(folder: Path, name: str) -> dict[str, Any]:
-    """What to give `load_dataset`: `data_files` by split, from the card or else by their names, and their builder.
+    """Arguments for `load_dataset`: `data_files` by split, from the card or else by their names, and their builder.
 
     Of files of several kinds one kind is taken, parquet first. `UserError` where the card points out of the folder.
     """
@@ -70,7 +70,7 @@ def _by_names(folder: Path) -> dict[str, list[Path]]:
 
 
 def _by_card(folder: Path, name: str) -> dict[str, list[Path]]:
-    """What the card names for each split; empty where it names nothing."""
+    """The files that the card names for each split; empty where it names nothing."""
     configs = [config for card in CARDS for config in _configs(folder / card, name)]
     for config in configs:
         patterns = [pattern for paths in _patterns(config, name).values() for pattern in paths]

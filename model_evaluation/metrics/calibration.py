@@ -1,4 +1,4 @@
-"""Does a confidence of 90% mean right nine times in ten? Calibration error, proper scores, temperature scaling.
+"""Calibration: whether 90% confidence is right nine times in ten; its error, proper scores, temperature scaling.
 
     >>> logits, labels = np.array([[0.0, 4.0], [4.0, 0.0], [0.0, 4.0]]), np.array([1, 0, 0])  # 98% sure, 2 of 3 right
     >>> temperature = fit_temperature(logits, labels)
@@ -135,7 +135,7 @@ def reliability_curve(confidence: np.ndarray, correct: np.ndarray, text_ids: np.
 
 
 def confidence_summary(predictions: Predictions) -> dict:
-    """What confidence_analysis.json promises; labels may be unknown.
+    """The keys that confidence_analysis.json promises; labels may be unknown.
 
     avg_confidence, high_confidence_ratio (above 0.9), confidence_distribution (count for each tenth, low end
     included, from the one that holds 1/C up), low_confidence_samples (at most 20: text, label or None, pred,

@@ -1,4 +1,4 @@
-"""How often the model is right: accuracy, macro precision, recall and F1, AUC, each with a 95% bootstrap interval.
+"""Figures of classification: accuracy, macro precision, recall and F1, AUC, each with a 95% bootstrap interval.
 
     >>> p = Predictions(["好", "差", "行"], np.array([[-2.0, 2.0], [1.0, -1.0], [0.5, 0.0]]), np.array([1, 0, 1]))
     >>> metrics = classification_metrics(p, ["负面", "正面"], intervals=False)

@@ -1,4 +1,4 @@
-"""How sure a measured figure is: intervals for proportions, a bootstrap for everything else, a paired test.
+"""Uncertainty of measured figures: intervals for proportions, a bootstrap for everything else, a paired test.
 
 The unit is the text, not the row: ten copies of a review say no more than one. Whatever stands here takes `text_ids`
 (N,), equal for rows of the same text, or counts of texts; figures themselves are those of all rows.

@@ -131,7 +131,7 @@ def threshold_table(
 
 
 def apply_threshold(confidence: np.ndarray, correct: np.ndarray, threshold: float, text_ids: np.ndarray) -> dict:
-    """What a threshold does to rows, (N,): accepted, precision and interval (None if none is accepted), coverage."""
+    """Effect of a threshold on rows, (N,): accepted, precision and interval (None if none is accepted), coverage."""
     accepts = confidence >= threshold
     count, right = int(accepts.sum()), correct[accepts]
     return {
@@ -173,7 +173,7 @@ def _first_look(rows: int, target: float, alpha: float) -> int:
 
 
 def _passes(accepted: np.ndarray, errors: np.ndarray, target: float, alpha: float) -> np.ndarray:
-    """Is the Clopper-Pearson lower bound >= target? The same as: so few errors had a chance <= alpha at the target."""
+    """Test whether the Clopper-Pearson lower bound is >= target, i.e. so few errors had a chance <= alpha there."""
     from scipy.stats import binom
 
     return binom.cdf(errors, accepted, 1 - target) <= alpha
