@@ -61,7 +61,7 @@ def small(modules, args, texts):
 
 
 def suite_texts() -> list[str]:
-    suite = json.loads((REPOSITORY / "model_evaluation/resources/behaviour_suite.json").read_text(encoding="utf-8"))
+    suite = json.loads((REPOSITORY / "model_evaluation/robustness/resources/behaviour_suite.json").read_text(encoding="utf-8"))
     return [case["text"] for ability in suite for case in ability["cases"]]
 
 
