@@ -18,7 +18,10 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 # A test, or a fixture of its, that starts a script or a training takes seconds.
-SLOW = re.compile(r"run_script\(|run_in_processes\(|run_main\(|train\.main|\.train\(|subprocess\.|LoopbackHub\(|hub_environment|python\(|wherever")
+SLOW = re.compile(
+    r"run_script\(|run_in_processes\(|run_main\(|train\.main|\.train\(|subprocess\.|python\(|wherever|"
+    r"LoopbackHub\(|hub_environment"
+)
 
 
 def pytest_collection_modifyitems(items):
