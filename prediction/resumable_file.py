@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from runtime.atomic_files import give_name, write_json
-from runtime.errors import UserError
+from runtime.errors import UserError, differences
 
 BLOCK = 1 << 20
 
@@ -137,8 +137,7 @@ def _open_itself(path: str, flags: int) -> int:
 
 def _require_same(path: Path, theirs: Any, ours: dict[str, Any]) -> None:
     theirs = theirs if isinstance(theirs, dict) else {}
-    if different := [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]:
-        lines = [f"  {name}：那时 {theirs.get(name)}，现在 {ours.get(name)}" for name in different]
+    if lines := differences(theirs, ours, "那时"):
         raise UserError(
             f"{path} 是另一次预测没有写完的结果，下面的不同：\n" + "\n".join(lines) + "\n"
             "换回原来的设置，或去掉 --resume 从头开始（会覆盖它）"

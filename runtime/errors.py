@@ -8,9 +8,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runtime.processes import is_main, local_rank, world_size
 from runtime.signals import SIGNALS, Interrupted, end_quietly, interrupt_on_signals
@@ -41,6 +42,12 @@ class OneProcessError(UserError):
 def first_line(error: BaseException) -> str:
     """A library's words about a fault, short enough for a message of ours; its kind where it says nothing."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], there: str) -> list[str]:
+    """A line for a message of each name whose values differ or that one side lacks; `there` says whose the first is."""
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    return [f"  {name}：{there} {theirs.get(name)}，现在 {ours.get(name)}" for name in names]
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from runtime.atomic_files import (
     replace_folder,
     write_json,
 )
-from runtime.errors import UserError
+from runtime.errors import UserError, differences
 from runtime.processes import is_main
 
 MANIFEST = "manifest.json"
@@ -168,9 +168,7 @@ def keep_base(checkpoint: Path | None, run: Run, facts: dict[str, str]) -> list[
 
 
 def _refuse_differences(checkpoint: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    different = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-    if different:
-        lines = [f"  {name}：检查点 {theirs.get(name)}，现在 {ours.get(name)}" for name in different]
+    if lines := differences(theirs, ours, "检查点"):
         raise UserError(
             f"{checkpoint} 属于另一次训练，下面的设置不同：\n" + "\n".join(lines) + "\n两个办法：换一个 --output_dir；"
             "或加 --resume_from_checkpoint none 从头开始（新训练存下第一个检查点后才删掉旧的）"

@@ -15,7 +15,7 @@ from data.seen_texts import read_seen_texts
 from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object
 from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, lasting_name
 from runtime.atomic_files import file_sha256
-from runtime.errors import UserError
+from runtime.errors import UserError, differences
 from training.checkpoints import find_checkpoints, finished_run_id, read_manifest
 
 WEIGHTS_KEY = "--init_adapter 的权重"  # in the fingerprint of a run
@@ -132,9 +132,7 @@ class InitialAdapter(FreshStart):
         if COMMIT in recorded or recorded != base:  # a folder may be elsewhere, if its files are the same
             theirs |= {"--model_name": self.sentiment.base_model} | recorded
             ours |= {"--model_name": lasting_name(config.model_name)} | base
-        different = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-        if different:
-            lines = [f"  {name}：适配器 {theirs.get(name)}，现在 {ours.get(name)}" for name in different]
+        if lines := differences(theirs, ours, "适配器"):
             raise UserError(
                 f"--init_adapter：不能接着训练 {self.folder}，下面的设置不同：\n" + "\n".join(lines) + "\n"
                 "两个办法：去掉这些参数，就用适配器的；或去掉 --init_adapter，从头训练"
