@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+DEPLOYABLE := $(VENV)/.installed-deploy
 SHAPE ?= tiny_base
 
 .PHONY: demo test lint bench clean
@@ -12,6 +13,10 @@ SHAPE ?= tiny_base
 $(INSTALLED): requirements.txt pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(DEPLOYABLE): $(INSTALLED) requirements-deploy.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
 	touch $@
 
 demo: $(INSTALLED)
@@ -27,7 +32,7 @@ demo: $(INSTALLED)
 	@echo "  python train.py --preset tiny --train_file 我的评论.csv --text_column 评论 --label_column 标签"
 	@echo "  python train.py                              在 GPU 上微调 Qwen2.5-1.5B"
 
-test: $(INSTALLED)
+test: $(DEPLOYABLE)
 	$(RUN) -m pytest
 
 lint: $(INSTALLED)
