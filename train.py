@@ -40,12 +40,13 @@ def settings_of_initial_adapter(given: dict[str, Any]) -> dict[str, Any]:
     """Defaults that come from `--init_adapter`."""
     if "init_adapter" not in given:
         return {}
-    from training.initial_adapter import inherited_settings
+    from training.starting_point import inherited_settings
 
     return inherited_settings(given)
 
 
 def train(config: TrainingConfig, lora: LoraSettings) -> None:
+    """Train one adapter, from the data to the folder that `SentimentPredictor` loads."""
     started = time.time()
 
     # Heavy imports stand here, so that --help and a mistyped flag answer at once.
@@ -53,47 +54,34 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
 
     from data.data_loader import fingerprints, load_splits
     from data.labels import describe_labels
-    from model_evaluation.metrics.classification import classification_metrics
     from model_evaluation.metrics.terminal_table import metrics_table
-    from modeling.adapter_folder import SentimentConfig, save_adapter
-    from modeling.base_model import base_facts, find_model, lasting_name
+    from modeling.adapter_folder import save_adapter
     from modeling.lora import build_for_training
-    from prediction.prediction_set import Predictions
-    from runtime.distributed import broadcast_from_main, connect_processes, refuse_sharding
+    from runtime.distributed import connect_processes, refuse_sharding
     from runtime.run_info import run_info
-    from training.checkpoints import Run, choose_checkpoint, keep_base, mark_finished, recorded_commit
-    from training.initial_adapter import starting_point
-    from training.run_summary import describe_plan
+    from training.checkpoints import mark_finished
+    from training.run_summary import describe_plan, next_commands, sentiment_config
+    from training.starting_point import find_start
     from training.tokenized_dataset import tokenize
-    from training.trainer import build_trainer, fingerprint
+    from training.trainer import build_trainer
 
     refuse_sharding()
     connect_processes()  # under torchrun or accelerate launch: the other processes
 
     # Data: texts and labels, the same each time.
     splits = load_splits(config)
-    data = fingerprints(splits)
+    labels, data = splits["train"].label_names, fingerprints(splits)
 
     # Is there an interrupted run of just these settings to go on with?
-    output_dir = Path(config.output_dir)
-    start = starting_point(config)
-    run = Run(fingerprint(config, lora, data) | start.fingerprint)
-    checkpoint, notes = choose_checkpoint(output_dir, config.resume_from_checkpoint, run)
-    folder, commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
-    base = broadcast_from_main(base_facts(folder, commit) if is_main() else None)
-    notes += keep_base(checkpoint, run, base)
-    for note in notes:
-        print(note)
+    start, run, checkpoint = find_start(config, lora, data, labels)
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
     torch.manual_seed(config.seed)  # before the head and A are drawn
-    labels = splits["train"].label_names
-    template = config.template_for(labels)
-    start.require_same(config, lora, labels, base)
-    model, tokenizer = build_for_training(config, lora, labels, commit)
+    model, tokenizer = build_for_training(config, lora, labels, start.commit)
     start.load_into(model)
 
     # Tokens, Trainer, and what is going to happen.
+    template = config.template_for(labels)
     tokenized = {name: tokenize(rows, tokenizer, config.max_length, template) for name, rows in splits.items()}
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
     print(describe_labels(splits["train"]))
@@ -103,30 +91,15 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model = trainer.finished_model()
 
-    # Predict once, then measure.
-    measured = {}
-    for name in [name for name in splits if name != "train"]:
-        logits = trainer.logits_of(tokenized[name], f"预测 {name}")
-        predictions = Predictions(splits[name].texts, logits, splits[name].labels)
-        measured[name] = classification_metrics(predictions, labels)
-
-    # Save: the adapter folder appears whole or not at all.
-    sentiment = SentimentConfig(
-        base_model=lasting_name(config.model_name),
-        base_revision=model.config.base_commit,
-        labels=labels,
-        max_length=config.max_length,
-        quantization="nf4" if config.use_qlora else None,
-        head=config.head,
-        prompt_template=template,
-        label_words=config.words_for(labels),
-    )
+    # Predict once, measure, and save: the adapter folder appears whole or not at all.
+    measured = measure(trainer, tokenized, splits)
     seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
-    adapter = output_dir / "lora_adapter"
+    adapter = Path(config.output_dir) / "lora_adapter"
     if is_main():
+        sentiment = sentiment_config(config, labels, start.commit)
         save_adapter(adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen)
-        mark_finished(output_dir, run)
+        mark_finished(Path(config.output_dir), run)
         trainer.best.remove()
 
     print(metrics_table(measured))
@@ -134,15 +107,17 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     print(next_commands(config, has_test="test" in splits))
 
 
-def next_commands(config: TrainingConfig, has_test: bool) -> str:
-    """The commands to type after the training."""
-    flags = "" if config.output_dir == "./outputs" else f" --model_path {Path(config.output_dir) / 'lora_adapter'}"
-    test = "" if has_test else " --test_file 你的测试文件"
-    return "\n".join([
-        "接下来：",
-        f"  python inference.py --interactive{flags}",
-        f"  python model_evaluation/run_full_eval.py{flags}{test}",
-    ])  # fmt: skip
+def measure(trainer, tokenized, splits) -> dict[str, dict[str, Any]]:
+    """Metrics on each split but the training rows."""
+    from model_evaluation.metrics.classification import classification_metrics
+    from prediction.prediction_set import Predictions
+
+    measured = {}
+    for name in [name for name in splits if name != "train"]:
+        logits = trainer.logits_of(tokenized[name], f"预测 {name}")
+        predictions = Predictions(splits[name].texts, logits, splits[name].labels)
+        measured[name] = classification_metrics(predictions, splits[name].label_names)
+    return measured
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ from runtime.atomic_files import write_json
 from runtime.errors import run_script
 from runtime.run_info import environment
 from training.checkpoints import Run
-from training.cpu_speed import faster_on_cpu
 from training.memory_plan import GB, MemoryEstimate, cap_memory, estimate_memory, plan_micro_batches
+from training.optimization import faster_on_cpu
 from training.run_summary import describe_micro_batches
 from training.tokenized_dataset import TokenizedRows
 from training.trainer import build_trainer

@@ -51,7 +51,7 @@ def build_for_training(
     `commit` is the hub's, where it should not be the newest.
     """
     device = best_device()
-    folder, commit = find_model(config.model_name, commit)
+    folder, _ = find_model(config.model_name, commit)
     tokenizer = load_tokenizer(folder)
     base = load_headed_base(
         folder, tokenizer, labels=labels, words=config.words_for(labels),
@@ -59,7 +59,6 @@ def build_for_training(
     )  # fmt: skip
     model = add_lora(base, lora, config.head)
     model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache
-    model.config.base_commit = commit
     return model, tokenizer
 
 

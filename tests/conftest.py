@@ -85,6 +85,14 @@ def base_copy(small_base, tmp_path):
     return shutil.copytree(small_base, tmp_path / "base")
 
 
+@pytest.fixture
+def float32(monkeypatch):
+    """Training without bf16, so that sums in another order differ by rounding of float32 alone."""
+    from modeling.devices import Device
+
+    monkeypatch.setattr("training.trainer.best_device", lambda: Device("cpu", False))
+
+
 @pytest.fixture(scope="session")
 def whole_run(small_base, tmp_path_factory):
     """(outcome, folder) of a short training in this process that nothing interrupted."""

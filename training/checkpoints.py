@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.training_config import RESUME_AUTO, RESUME_NONE
+from configs.lora_config import LoraSettings
+from configs.training_config import RESUME_AUTO, RESUME_NONE, TrainingConfig
 from modeling.base_model import BASE, COMMIT
+from modeling.devices import best_device
 from runtime.atomic_files import (
     clean_leftovers,
     file_sha256,
@@ -27,7 +29,8 @@ from runtime.atomic_files import (
     write_json,
 )
 from runtime.errors import UserError, differences
-from runtime.processes import is_main
+from runtime.processes import is_main, world_size
+from training.optimization import is_paged, optimizer_name
 
 MANIFEST = "manifest.json"
 STAGING = ".checkpoint-staging"
@@ -41,6 +44,26 @@ class Run:
 
     fingerprint: dict[str, Any]
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]) -> dict[str, Any]:
+    """Every setting that a trained adapter depends on.
+
+    What is only about where and how often to write is not in it, nor what is only about memory: after a
+    lack of it one may go on with `--gradient_checkpointing` or another `--max_memory_gb`.
+    """
+    names = (
+        "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
+        "weight_decay max_steps eval_steps early_stopping_patience seed "
+        "head prompt_template label_words label_loss class_weights"
+    )
+    settings = {name: getattr(config, name) for name in names.split()}
+    if world_size() > 1:
+        settings["进程数"] = world_size()
+    optimizer = optimizer_name(config.optim, config.use_qlora, best_device())
+    if is_paged(optimizer):  # its state is another than that of torch's
+        settings["optim"] = optimizer
+    return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
 def find_checkpoints(output_dir: Path) -> list[Path]:

@@ -1,13 +1,15 @@
-"""The plan of a run, said before its first step."""
+"""Words about a run: its plan before the first step, and in the end the adapter's settings and the next commands."""
 
 from pathlib import Path
 
 from configs.training_config import ADAMW, TrainingConfig
+from modeling.adapter_folder import SentimentConfig
+from modeling.base_model import lasting_name
 from modeling.batching import padded_length
 from modeling.devices import Device, best_device
 from runtime.processes import world_size
 from training.memory_plan import GB, MicroBatchPlan
-from training.optimizers import is_paged
+from training.optimization import is_paged
 from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
 from training.trainer import SentimentTrainer, steps_per_epoch, total_steps
 
@@ -65,3 +67,28 @@ def describe_micro_batches(plan: MicroBatchPlan, device: Device) -> str:
     if plan.exceeds_limit:
         text += "：多半不够，先试试看"
     return text
+
+
+def sentiment_config(config: TrainingConfig, labels: list[str], commit: str | None) -> SentimentConfig:
+    """The settings that an adapter is loaded with; `commit` is that of its base on the hub."""
+    return SentimentConfig(
+        base_model=lasting_name(config.model_name),
+        base_revision=commit,
+        labels=labels,
+        max_length=config.max_length,
+        quantization="nf4" if config.use_qlora else None,
+        head=config.head,
+        prompt_template=config.template_for(labels),
+        label_words=config.words_for(labels),
+    )
+
+
+def next_commands(config: TrainingConfig, has_test: bool) -> str:
+    """The commands to type after the training."""
+    flags = "" if config.output_dir == "./outputs" else f" --model_path {Path(config.output_dir) / 'lora_adapter'}"
+    test = "" if has_test else " --test_file 你的测试文件"
+    return "\n".join([
+        "接下来：",
+        f"  python inference.py --interactive{flags}",
+        f"  python model_evaluation/run_full_eval.py{flags}{test}",
+    ])  # fmt: skip

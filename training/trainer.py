@@ -10,7 +10,6 @@ import signal
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import TrainerControl, TrainingArguments
 
-from configs.lora_config import LoraSettings
 from configs.training_config import LANGUAGE_MODEL, TrainingConfig
 from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
@@ -29,11 +27,23 @@ from runtime.processes import world_size
 from runtime.signals import Interrupted, postponed_interrupts
 from training.callbacks import BestAdapter, EvaluateAndKeepBest, KeepLossSum, StopWhenAsked, is_last
 from training.checkpoints import CheckpointStore, Run
-from training.cpu_speed import faster_on_cpu
-from training.loss import balanced_weights, mean_cross_entropy
-from training.memory_plan import GB, MicroBatchPlan, cap_memory, estimate_memory, memory_limit, plan_micro_batches
-from training.micro_batches import MicroBatchTrainer
-from training.optimizers import is_paged, optimizer_name, page_again
+from training.memory_plan import (
+    GB,
+    MicroBatchPlan,
+    MicroBatchTrainer,
+    cap_memory,
+    estimate_memory,
+    memory_limit,
+    plan_micro_batches,
+)
+from training.optimization import (
+    balanced_weights,
+    faster_on_cpu,
+    is_paged,
+    mean_cross_entropy,
+    optimizer_name,
+    page_again,
+)
 from training.tokenized_dataset import EvenSampler, LengthGroupedSampler, TokenizedRows, collate
 
 
@@ -49,26 +59,6 @@ def steps_per_epoch(config: TrainingConfig, rows: int) -> int:
 
 def total_steps(config: TrainingConfig, rows: int) -> int:
     return config.max_steps or config.num_epochs * steps_per_epoch(config, rows)
-
-
-def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]) -> dict[str, Any]:
-    """Every setting that a trained adapter depends on.
-
-    What is only about where and how often to write is not in it, nor what is only about memory: after a
-    lack of it one may go on with `--gradient_checkpointing` or another `--max_memory_gb`.
-    """
-    names = (
-        "model_name max_length use_qlora num_epochs batch_size gradient_accumulation_steps learning_rate warmup_ratio "
-        "weight_decay max_steps eval_steps early_stopping_patience seed "
-        "head prompt_template label_words label_loss class_weights"
-    )
-    settings = {name: getattr(config, name) for name in names.split()}
-    if world_size() > 1:
-        settings["进程数"] = world_size()
-    optimizer = optimizer_name(config.optim, config.use_qlora, best_device())
-    if is_paged(optimizer):  # its state is another than that of torch's
-        settings["optim"] = optimizer
-    return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
 def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:

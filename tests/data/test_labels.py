@@ -14,7 +14,7 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from small import run_script, small_reviews, write_jsonl
-from test_trainer import float32, make_trainer  # noqa: F401  (a fixture)
+from small_runs import make_trainer
 
 import inference
 import train
@@ -38,9 +38,9 @@ from prediction.predict_file import predict_file
 from prediction.prediction_set import Predictions
 from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
-from training.loss import balanced_weights, mean_cross_entropy
+from training.checkpoints import fingerprint
+from training.optimization import balanced_weights, mean_cross_entropy
 from training.tokenized_dataset import tokenize
-from training.trainer import fingerprint
 
 THREE = ["中评", "好评", "差评"]  # in the order of their characters
 
@@ -249,7 +249,7 @@ def weights_after(small_base, folder, rows=None, **settings):
     return get_peft_model_state_dict(trainer.model)
 
 
-def test_with_weights_too_4_by_4_is_16_by_1(small_base, tmp_path, float32):  # noqa: F811
+def test_with_weights_too_4_by_4_is_16_by_1(small_base, tmp_path, float32):
     balanced = {"num_epochs": 2, "class_weights": "balanced"}
     large = weights_after(small_base, tmp_path / "a", batch_size=16, **balanced)
     small = weights_after(small_base, tmp_path / "b", batch_size=4, gradient_accumulation_steps=4, **balanced)
@@ -262,7 +262,7 @@ def test_with_weights_too_4_by_4_is_16_by_1(small_base, tmp_path, float32):  # n
 # ---- another order of the labels
 
 
-def test_permuted_labels_give_permuted_logits(small_base, tmp_path, float32):  # noqa: F811
+def test_permuted_labels_give_permuted_logits(small_base, tmp_path, float32):
     """The same start, but for the head's rows, and the same training: the answers are the same but for their order."""
     reviews, order = three_reviews(40), [2, 0, 1]  # new id -> old id
     names = [THREE[old] for old in order]

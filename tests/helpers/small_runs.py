@@ -12,7 +12,7 @@ from transformers import TrainerCallback, set_seed
 
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from data.dataset import Rows
+from data.dataset import LABEL_NAMES, Rows
 from modeling.lora import build_for_training
 from training.checkpoints import FINISHED, CheckpointStore, Run, choose_checkpoint, find_checkpoints, step_of
 from training.tokenized_dataset import tokenize
@@ -21,23 +21,37 @@ from training.trainer import SentimentTrainer, build_trainer
 SETTINGS = {"max_steps": 30, "save_steps": 7, "eval_steps": 4, "batch_size": 4, "learning_rate": 3e-3}
 
 
-def make_trainer(small_base, folder, checkpoint=None, run=None, lora=None, **settings):
-    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **(SETTINGS | settings))
+def rows(count: int = 40) -> Rows:
+    reviews = small_reviews(count)
+    return Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
+
+
+def make_trainer(
+    small_base, folder, reviews=None, lora=None, labels=LABEL_NAMES, checkpoint=None, run=None, **settings
+) -> SentimentTrainer:
+    """A trainer of a throwaway base, as train.py makes it; without dropout unless `lora` has some."""
+    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **settings)
     set_seed(config.seed)
-    model, tokenizer = build_for_training(config, lora or LoraSettings())
-    reviews = [
-        Rows([r["text"] for r in part], [r["label"] for r in part]) for part in (small_reviews(50), small_reviews(9))
-    ]
+    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), labels)
+    template = config.template_for(labels)
     tokenized = {
-        name: tokenize(rows, tokenizer, 64) for name, rows in zip(("train", "validation"), reviews, strict=True)
+        "train": tokenize(reviews or rows(), tokenizer, 64, template),
+        "validation": tokenize(rows(8), tokenizer, 64, template),
     }
     return build_trainer(config, model, tokenizer, tokenized, run or Run({}), checkpoint)
+
+
+def resumable_trainer(small_base, folder, checkpoint=None, run=None, **settings) -> SentimentTrainer:
+    """One with checkpoints and evaluations in between, and with dropout, whose random state has to be resumed."""
+    return make_trainer(
+        small_base, folder, rows(50), LoraSettings(), LABEL_NAMES, checkpoint, run, **(SETTINGS | settings)
+    )
 
 
 def go_on(small_base, folder, **settings):
     """A new process's trainer, as train.py makes it, after its training."""
     checkpoint, _ = choose_checkpoint(folder, "auto", run := Run({}))
-    trainer = make_trainer(small_base, folder, checkpoint, run, **settings)
+    trainer = resumable_trainer(small_base, folder, checkpoint, run, **settings)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from largest_tensor import LargestVocabularyTensor
 from small import assert_one_message, run_script, small_reviews
-from test_trainer import make_trainer, rows
-from test_zero_shot import LargestVocabularyTensor
+from small_runs import make_trainer, rows
 from transformers import AutoModelForCausalLM, set_seed
 
 from configs.evaluation_config import MetricsConfig
@@ -26,7 +26,7 @@ from modeling.lora import build_for_training, load_adapter
 from prediction.predictor import SentimentPredictor
 from prediction.zero_shot import CONTENT_FREE, ZeroShotPredictor, zero_shot_config
 from runtime.errors import UserError
-from training.loss import mean_cross_entropy
+from training.optimization import mean_cross_entropy
 
 TEXTS = [row["text"] for row in small_reviews(24)]
 LABELS = ["负面", "正面"]

@@ -3,8 +3,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from largest_tensor import LargestVocabularyTensor
 from small import small_reviews
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.prompt_template import PROMPT_TEMPLATE
 from data.preprocessing import encode_texts
@@ -140,20 +140,6 @@ def test_a_template_needs_one_place_for_the_review(base, template):
 def test_label_words_must_be_different_words(base, words):
     with pytest.raises(ValueError, match="标签词"):
         label_word_ids(base[1], words)
-
-
-class LargestVocabularyTensor(TorchDispatchMode):
-    """The most rows of a tensor whose last dimension is the vocabulary."""
-
-    def __init__(self, vocabulary: int):
-        super().__init__()
-        self.vocabulary, self.rows = vocabulary, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.ndim and result.shape[-1] == self.vocabulary:
-            self.rows = max(self.rows, result.numel() // self.vocabulary)
-        return result
 
 
 def test_the_vocabulary_is_never_multiplied_with_every_token(base):

@@ -16,7 +16,7 @@ from small_runs import run_in_processes
 from configs.training_config import TrainingConfig
 from runtime.file_lock import output_lock
 from training.checkpoints import fault_of, find_checkpoints, step_of
-from training.loss import mean_cross_entropy
+from training.optimization import mean_cross_entropy
 from training.tokenized_dataset import NO_LABEL, EvenSampler, LengthGroupedSampler, TokenizedRows, collate
 from training.trainer import rows_per_step, steps_per_epoch
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from small import small_reviews
-from small_runs import make_trainer
+from small_runs import make_trainer, resumable_trainer
 
-from configs.lora_config import LoraSettings
 from modeling.base_model import nf4_config
 from modeling.devices import Device
 from prediction.predictor import SentimentPredictor
-from training.cpu_speed import CpuDropout, random_bits
+from training.optimization import CpuDropout, random_bits
 
 
 class LikeAGpu(Device):
@@ -27,7 +26,7 @@ def test_inputs_left_in_bf16_train_the_same_adapter_with_fewer_casts(small_base,
         monkeypatch.setattr(f"{module}.best_device", lambda: LikeAGpu("cpu", True))
 
     def train(folder):
-        trainer = make_trainer(small_base, tmp_path / folder, max_steps=4)
+        trainer = resumable_trainer(small_base, tmp_path / folder, max_steps=4)
         with torch.profiler.profile() as profile:
             trainer.train()
         casts = next(event.count for event in profile.key_averages() if event.key == "aten::_to_copy")
@@ -70,7 +69,7 @@ def test_the_fast_cpu_way_gives_the_gradients_of_the_plain_one(small_base, tmp_p
         monkeypatch.setattr("training.trainer.best_device", lambda: Device("cpu", True))
         if not fast:
             monkeypatch.setattr("training.trainer.faster_on_cpu", lambda *args: None)
-        trainer = make_trainer(small_base, tmp_path / str(fast), lora=LoraSettings(lora_dropout=0.0))
+        trainer = make_trainer(small_base, tmp_path / str(fast))
         base = trainer.model.get_base_model()
         assert base.config._attn_implementation == ("eager" if fast else "sdpa")
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from small_runs import At, commit, go_on, hidden, interrupt, make_trainer, outcome
+from small_runs import At, commit, go_on, hidden, interrupt, outcome, resumable_trainer
 
 from runtime.atomic_files import atomic_folder
 from runtime.errors import UserError
@@ -78,7 +78,7 @@ def test_every_bit_of_a_manifest_counts(tmp_path):
 
 
 def test_training_goes_on_past_a_broken_checkpoint_and_clears_it(small_base, tmp_path, whole_run):
-    trainer = make_trainer(small_base, tmp_path)
+    trainer = resumable_trainer(small_base, tmp_path)
     trainer.add_callback(At(15, interrupt))
     with pytest.raises(Interrupted):
         trainer.train()
@@ -126,7 +126,7 @@ def largest_file():
 def test_a_disk_that_is_full_at_any_file_of_a_checkpoint_leaves_the_older_ones(
     small_base, tmp_path, whole_run, largest_file
 ):
-    trainer = make_trainer(small_base, tmp_path)
+    trainer = resumable_trainer(small_base, tmp_path)
     trainer.add_callback(At(13, interrupt))
     with pytest.raises(Interrupted):
         trainer.train()
@@ -168,7 +168,7 @@ def small_disk(tmp_path):
 
 def test_a_real_full_disk(small_base, small_disk):
     """With no, one, two … pages free: a checkpoint is refused, or as large as it should be."""
-    trainer = make_trainer(small_base, small_disk, max_steps=4)
+    trainer = resumable_trainer(small_base, small_disk, max_steps=4)
     trainer.train()
     before, filler = sorted(small_disk.rglob("*")), small_disk / "filler"
     sizes = {path.name: path.stat().st_size for path in find_checkpoints(small_disk)[0].iterdir()}

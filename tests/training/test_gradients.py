@@ -7,16 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import run_main, small_reviews, write_jsonl
-from small_runs import keep_first_gradients, run_in_processes
-from test_trainer import make_trainer
+from small_runs import keep_first_gradients, make_trainer, run_in_processes
 
 import train
 from configs.training_config import CLASSIFIER, LABEL_SCORING
-from modeling.devices import Device
-from training.loss import mean_cross_entropy
 from training.memory_plan import MicroBatchPlan
+from training.optimization import mean_cross_entropy
 from training.tokenized_dataset import collate
 
+pytestmark = pytest.mark.usefixtures("float32")
 HEADS = [CLASSIFIER, LABEL_SCORING]
 LOSSES = [(CLASSIFIER, "restricted"), (LABEL_SCORING, "restricted"), (LABEL_SCORING, "lm")]
 WAYS = {
@@ -27,12 +26,6 @@ WAYS = {
     "micro-batches": (16, 1, MicroBatchPlan(max_tokens=300)),
     "activation checkpointing": (16, 1, MicroBatchPlan(activation_checkpointing=True)),
 }
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    """No bf16, so that sums in another order differ by rounding of float32 alone."""
-    monkeypatch.setattr("training.trainer.best_device", lambda: Device("cpu", False))
 
 
 def trainer_of(small_base, folder, head, label_loss, batch, accumulation):

@@ -5,19 +5,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import small_runs
 import torch
 from peft import get_peft_model_state_dict
-from small import small_reviews
+from small_runs import rows
 
 import train
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, LABEL_SCORING, TrainingConfig
-from data.dataset import LABEL_NAMES, Rows
 from modeling.batching import BATCH_TOKENS
 from modeling.devices import Device
 from modeling.lora import build_for_training
 from runtime.errors import UserError, is_out_of_memory
-from training.checkpoints import Run
 from training.memory_plan import (
     GB,
     MemoryEstimate,
@@ -28,9 +27,8 @@ from training.memory_plan import (
     plan_micro_batches,
 )
 from training.run_summary import describe_micro_batches, describe_plan
-from training.tokenized_dataset import tokenize
-from training.trainer import build_trainer
 
+pytestmark = pytest.mark.usefixtures("float32")
 CPU, CUDA = Device("cpu", False), Device("cuda", True)
 # Close to what is measured at the shape of Qwen2.5-1.5B in bf16, and in 4 bits.
 LORA = MemoryEstimate(3_100_000_000, 26_000_000, 4_000_000, 2_750_000, 3072, 28, "cuda")
@@ -41,12 +39,6 @@ HEADS = [CLASSIFIER, LABEL_SCORING]
 @pytest.fixture
 def model(small_base):
     return build_for_training(TrainingConfig(model_name=str(small_base)), LoraSettings())[0]
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    """No bf16, so that sums in another order differ by rounding of float32 alone."""
-    monkeypatch.setattr("training.trainer.best_device", lambda: CPU)
 
 
 def test_the_account_counts_weights_exactly_and_what_one_layer_more_keeps(model):
@@ -150,14 +142,7 @@ def test_what_counts_as_a_lack_of_memory():
 
 def make_trainer(small_base, folder, **settings):
     settings = {"num_epochs": 2, "learning_rate": 1e-3, "batch_size": 8} | settings
-    config = TrainingConfig(model_name=str(small_base), output_dir=str(folder), max_length=64, **settings)
-    reviews = small_reviews(36)  # four and a half batches of 8
-    rows = Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
-    torch.manual_seed(0)
-    model, tokenizer = build_for_training(config, LoraSettings(lora_dropout=0.0))
-    template = config.template_for(LABEL_NAMES)
-    tokenized = {name: tokenize(rows, tokenizer, 64, template) for name in ("train", "validation")}
-    return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
+    return small_runs.make_trainer(small_base, folder, rows(36), **settings)  # four and a half batches of 8
 
 
 @pytest.fixture(scope="module", params=HEADS)

@@ -8,7 +8,7 @@ import torch
 from bitsandbytes.optim.optimizer import Optimizer8bit
 from peft import get_peft_model_state_dict
 from small import assert_one_message, run_main
-from small_runs import At, go_on, interrupt, make_trainer, outcome
+from small_runs import At, go_on, interrupt, outcome, resumable_trainer
 
 import train
 from configs.training_config import ADAMW, PAGED_ADAMW
@@ -16,7 +16,7 @@ from modeling.devices import Device
 from runtime.errors import UserError
 from runtime.signals import Interrupted
 from training.checkpoints import find_checkpoints
-from training.optimizers import optimizer_name
+from training.optimization import optimizer_name
 
 PAGED = [PAGED_ADAMW, "paged_adamw_8bit"]
 CPU, CUDA, MPS = Device("cpu", False), Device("cuda", True), Device("mps", False)
@@ -63,7 +63,7 @@ def test_it_is_adamw(small_base, tmp_path, monkeypatch):
     monkeypatch.setattr("training.trainer.best_device", lambda: CPU)
     found = []
     for name in (ADAMW, PAGED_ADAMW):
-        trainer = make_trainer(small_base, tmp_path / name, max_steps=10, optim=name, weight_decay=0.1)
+        trainer = resumable_trainer(small_base, tmp_path / name, max_steps=10, optim=name, weight_decay=0.1)
         trainer.train()
         found.append(get_peft_model_state_dict(trainer.model))
     for name in found[0]:
@@ -79,7 +79,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_bits(small_base, tmp_path, op
 
 
 def stop_at_ten(small_base, folder, settings):
-    trainer = make_trainer(small_base, folder, **settings)
+    trainer = resumable_trainer(small_base, folder, **settings)
     trainer.add_callback(At(10, interrupt))
     with pytest.raises(Interrupted):
         trainer.train()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from small_runs import At, go_on, interrupt, make_trainer, outcome
+from small_runs import At, go_on, interrupt, outcome, resumable_trainer
 from transformers import set_seed
 
 from modeling.batching import pad
@@ -24,7 +24,7 @@ from training.checkpoints import (
 def test_stopped_by_a_signal_after_any_step_it_ends_with_the_same_bits(small_base, tmp_path, whole_run, steps):
     for step, number in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
         checkpoint, _ = choose_checkpoint(tmp_path, "auto", run := Run({}))
-        trainer = make_trainer(small_base, tmp_path, checkpoint, run)
+        trainer = resumable_trainer(small_base, tmp_path, checkpoint, run)
         trainer.add_callback(At(step - 1, lambda number=number: interrupt(number)))
         with pytest.raises(Interrupted, match=f"第 {step} 步") as stop:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -43,7 +43,7 @@ VARIANTS = {
 def test_the_same_bits_in_every_way_to_train(small_base, tmp_path, variant):
     settings = VARIANTS[variant] | {"max_steps": 20}
     expected = outcome(go_on(small_base, tmp_path / "whole", **settings), tmp_path / "whole")
-    trainer = make_trainer(small_base, tmp_path / "stopped", **settings)
+    trainer = resumable_trainer(small_base, tmp_path / "stopped", **settings)
     trainer.add_callback(At(10, interrupt))
     with pytest.raises(Interrupted):
         trainer.train()
@@ -52,7 +52,7 @@ def test_the_same_bits_in_every_way_to_train(small_base, tmp_path, variant):
 
 def test_an_evaluation_leaves_a_4_bit_base_as_it_was(small_base, tmp_path):
     """On a CPU with AVX512-BF16 bitsandbytes would repack it for inference, rounded, and go on training with that."""
-    trainer = make_trainer(small_base, tmp_path, use_qlora=True)
+    trainer = resumable_trainer(small_base, tmp_path, use_qlora=True)
 
     def gradients():
         set_seed(0)
@@ -72,7 +72,7 @@ def test_an_evaluation_leaves_a_4_bit_base_as_it_was(small_base, tmp_path):
 def test_a_signal_during_an_evaluation_or_a_save_is_heard_when_it_is_done(
     small_base, tmp_path, whole_run, monkeypatch, method, step
 ):
-    trainer = make_trainer(small_base, tmp_path)
+    trainer = resumable_trainer(small_base, tmp_path)
     original = getattr(trainer, method)
     monkeypatch.setattr(trainer, method, lambda *arguments, **kwargs: (interrupt(), original(*arguments, **kwargs))[1])
     with pytest.raises(Interrupted, match=f"第 {step} 步"):
@@ -83,7 +83,7 @@ def test_a_signal_during_an_evaluation_or_a_save_is_heard_when_it_is_done(
 
 def test_signals_have_their_old_meaning_after_the_training(small_base, tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    make_trainer(small_base, tmp_path, max_steps=1).train()
+    resumable_trainer(small_base, tmp_path, max_steps=1).train()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(small_base, tmp_path
     shutil.copytree(find_checkpoints(whole_run[1])[1], old := tmp_path / "checkpoint-28")
     (old / "best_adapter.json").write_text('{"accuracy": 1.0, "loss": -1.0, "step": 8, "misses": 3}')
     (old / "loss_since_last_log.json").write_text('{"loss_sum": 900.0, "last_logged_step": 27, "seconds": 77.5}')
-    trainer = make_trainer(small_base, tmp_path, old, early_stopping_patience=4)
+    trainer = resumable_trainer(small_base, tmp_path, old, early_stopping_patience=4)
     trainer.train(resume_from_checkpoint=str(old))
     best = load_file(old / "best_adapter.safetensors")
     assert (trainer.best.step, trainer.best.loss, trainer.best.misses) == (8, -1.0, 4)
@@ -116,7 +116,7 @@ def test_patience_is_kept_and_nothing_follows_its_end(small_base, tmp_path):
     folder = tmp_path / "stopped"
     for step in (6, 13):
         checkpoint, _ = choose_checkpoint(folder, "auto", run := Run({}))
-        trainer = make_trainer(small_base, folder, checkpoint, run, **settings)
+        trainer = resumable_trainer(small_base, folder, checkpoint, run, **settings)
         trainer.add_callback(At(step, interrupt))
         with pytest.raises(Interrupted):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -13,13 +13,14 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from small import REPOSITORY, assert_one_message, run_main, run_script, small_reviews
+from small import REPOSITORY, assert_one_message, run_main, run_script
+from small_runs import make_trainer, rows
 from transformers import set_seed
 
 import train
 from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
-from data.dataset import LABEL_NAMES, Rows
+from data.dataset import LABEL_NAMES
 from data.preprocessing import encode_texts
 from modeling.adapter_folder import SentimentConfig, save_adapter
 from modeling.base_model import load_tokenizer
@@ -30,26 +31,9 @@ from prediction.predictor import SentimentPredictor
 from runtime.errors import UserError
 from training import trainer as training
 from training.callbacks import BestAdapter
-from training.checkpoints import Run, fault_of, find_checkpoints
-from training.tokenized_dataset import LengthGroupedSampler, tokenize
-from training.trainer import build_trainer, steps_per_epoch
-
-
-def rows(count: int = 40) -> Rows:
-    reviews = small_reviews(count)
-    return Rows([r["text"] for r in reviews], [r["label"] for r in reviews])
-
-
-def make_trainer(small_base, tmp_path, reviews=None, lora=None, labels=LABEL_NAMES, **settings):
-    config = TrainingConfig(model_name=str(small_base), output_dir=str(tmp_path), max_length=64, **settings)
-    set_seed(config.seed)
-    model, tokenizer = build_for_training(config, lora or LoraSettings(lora_dropout=0.0), labels)
-    reviews, template = reviews or rows(), config.template_for(labels)
-    tokenized = {
-        "train": tokenize(reviews, tokenizer, 64, template),
-        "validation": tokenize(rows(8), tokenizer, 64, template),
-    }
-    return build_trainer(config, model, tokenizer, tokenized, Run({}), None)
+from training.checkpoints import fault_of, find_checkpoints
+from training.tokenized_dataset import LengthGroupedSampler
+from training.trainer import steps_per_epoch
 
 
 def trained_weights(*arguments) -> dict[str, torch.Tensor]:
@@ -135,12 +119,6 @@ def test_the_figures_at_the_end_are_those_of_the_served_model(small_base, tmp_pa
     served = SentimentPredictor(lora_path=tmp_path / "adapter", device=Device("cpu", True)).predictions(texts).logits
     np.testing.assert_allclose(measured, served, atol=2e-5)
     assert np.abs(autocast - served).max() > 1e-4
-
-
-@pytest.fixture
-def float32(monkeypatch):
-    """No bf16, so that sums in another order differ by rounding of float32 alone."""
-    monkeypatch.setattr("training.trainer.best_device", lambda: Device("cpu", False))
 
 
 # 40 rows are two and a half steps of 16, so the last step is a smaller one in every case.

@@ -1,7 +1,10 @@
-"""An adapter whose training goes on with new data: `python train.py --init_adapter outputs/lora_adapter …`.
+"""Where a training starts: at the base, at a checkpoint of the same run, or at an adapter that is to learn more.
 
-Training starts from its LoRA weights and head, so all that these depend on has to be as it was; the optimizer, the
-learning rate and the calibration begin anew.
+start, run, checkpoint = find_start(config, lora, data, labels)
+
+The last is `python train.py --init_adapter outputs/lora_adapter …`: training then starts from its LoRA weights
+and head, so all that these depend on has to be as it was; the optimizer, the learning rate and the calibration begin
+anew.
 """
 
 from pathlib import Path
@@ -13,10 +16,21 @@ from configs.lora_config import LoraSettings
 from configs.training_config import RESUME_NONE, TrainingConfig
 from data.seen_texts import read_seen_texts
 from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object
-from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, lasting_name
+from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, base_facts, find_model, lasting_name
 from runtime.atomic_files import file_sha256
+from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError, differences
-from training.checkpoints import find_checkpoints, finished_run_id, read_manifest
+from runtime.processes import is_main
+from training.checkpoints import (
+    Run,
+    choose_checkpoint,
+    find_checkpoints,
+    fingerprint,
+    finished_run_id,
+    keep_base,
+    read_manifest,
+    recorded_commit,
+)
 
 WEIGHTS_KEY = "--init_adapter 的权重"  # in the fingerprint of a run
 
@@ -59,7 +73,7 @@ def _lora_config(folder: Path) -> dict[str, Any]:
 class FreshStart:
     """Where training starts without `--init_adapter`: at the base itself, with fresh LoRA weights and head."""
 
-    commit: str | None = None  # of the base on the hub; None is the newest
+    commit: str | None = None  # of the base on the hub; None before it is looked for is the newest
     seen: np.ndarray | None = None  # hashes of the texts of earlier trainings, (N,)
 
     def __init__(self):
@@ -70,10 +84,6 @@ class FreshStart:
 
     def load_into(self, model) -> None:
         pass
-
-
-def starting_point(config: TrainingConfig) -> FreshStart:
-    return InitialAdapter(config) if config.init_adapter else FreshStart()
 
 
 class InitialAdapter(FreshStart):
@@ -164,6 +174,25 @@ class InitialAdapter(FreshStart):
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise damaged(path, "有 NaN 或无穷大")
         set_peft_model_state_dict(model, tensors)
+
+
+def find_start(
+    config: TrainingConfig, lora: LoraSettings, data: dict[str, str], labels: list[str]
+) -> tuple[FreshStart, Run, Path | None]:
+    """The start with the commit of its base, the run, and the checkpoint of an interrupted run to go on with, or None.
+
+    `data` are the fingerprints of the splits. Prints what the user should know of it; what does not fit together is a
+    `UserError`.
+    """
+    start = InitialAdapter(config) if config.init_adapter else FreshStart()
+    run = Run(fingerprint(config, lora, data) | start.fingerprint)
+    checkpoint, notes = choose_checkpoint(Path(config.output_dir), config.resume_from_checkpoint, run)
+    folder, start.commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
+    base = broadcast_from_main(base_facts(folder, start.commit) if is_main() else None)
+    for note in [*notes, *keep_base(checkpoint, run, base)]:
+        print(note)
+    start.require_same(config, lora, labels, base)
+    return start, run, checkpoint
 
 
 def _unfinished_runs(output_dir: Path) -> set[str]:
