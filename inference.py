@@ -14,6 +14,7 @@ In a program:
 import gc
 import io
 import json
+import os
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ for package in ("runtime", "configs", "data", "modeling", "prediction"):
 
 from configs.command_line import ArgumentParser, help_text
 from runtime.errors import UserError, run_script
+from runtime.hub_download import HUB_HELP, HUB_VARIABLE, HUBS
 from runtime.processes import is_main, world_size
 
 if TYPE_CHECKING:
@@ -84,7 +86,10 @@ def main() -> None:
 def parse_args():
     parser = ArgumentParser(description=help_text("预测：一句话、提示符、文件，或在程序里调用。", __doc__))
     parser.add_argument(
-        "--model_path", default="./outputs/lora_adapter", help="适配器文件夹（默认 ./outputs/lora_adapter）"
+        "--model_path",
+        "--lora_path",
+        default="./outputs/lora_adapter",
+        help="适配器文件夹（默认 ./outputs/lora_adapter）",
     )
     parser.add_argument("--base_model_name", help="换一个基座（例如本机上的文件夹）；不给则用适配器里记的")
     parser.add_argument("--text", action="append", default=[], help="一条评论；可以重复给出")
@@ -104,7 +109,10 @@ def parse_args():
     )
     parser.add_argument("--merge", action="store_true", default=True, help="把 LoRA 并入基座，预测更快（默认）")
     parser.add_argument("--no_merge", dest="merge", action="store_false", help="LoRA 与基座分开计算")
+    parser.add_argument("--hub", choices=HUBS, help=HUB_HELP)
     args = parser.parse_args()
+    if args.hub:
+        os.environ[HUB_VARIABLE] = args.hub
     if not (args.text or args.demo or args.interactive or args.input):
         parser.error("要预测什么？给出 --text、--input、--interactive 或 --demo 之一")
     if world_size() > 1 and (args.interactive or not args.input):

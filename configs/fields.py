@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -14,7 +16,10 @@ class ConfigError(ValueError):
 
 
 def option(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field. `bounds`: minimum, maximum (inclusive), above, below (exclusive), choices."""
+    """A dataclass field. `bounds`: minimum, maximum (inclusive), above, below (exclusive), choices.
+
+    `aliases` are other names of the flag.
+    """
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help, **bounds})
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
@@ -32,6 +37,12 @@ def check_fields(config: Any) -> list[str]:
     return problems
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`（是不是 X？）` for the nearest known word, to follow a misspelt one; empty where none is near."""
+    near = get_close_matches(word, known, n=1)
+    return f"（是不是 {near[0]}？）" if near else ""
+
+
 def _problem_of(value: Any, bounds: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "应为有限的数"
@@ -40,7 +51,7 @@ def _problem_of(value: Any, bounds: Any) -> str | None:
         "maximum": lambda bound: value <= bound or f"应不大于 {bound}",
         "above": lambda bound: value > bound or f"应大于 {bound}",
         "below": lambda bound: value < bound or f"应小于 {bound}",
-        "choices": lambda bound: value in bound or f"应为 {'、'.join(bound)} 之一",
+        "choices": lambda bound: value in bound or f"应为 {'、'.join(bound)} 之一{did_you_mean(value, bound)}",
     }
     for name, check in checks.items():
         if name in bounds and (answer := check(bounds[name])) is not True:

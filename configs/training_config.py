@@ -6,6 +6,7 @@ from typing import Any
 
 from configs.fields import ConfigError, check_fields, option
 from configs.prompt_template import default_template, prompt_problems, typed
+from runtime.hub_download import HUB_HELP, HUBS
 
 RESUME_AUTO, RESUME_NONE = "auto", "none"
 CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"
@@ -45,6 +46,7 @@ class DataConfig:
         maximum=10**9,
     )
     seed: int = option(42, "随机种子", minimum=0, maximum=2**32 - 1)
+    hub: str | None = option(None, HUB_HELP, choices=HUBS)
 
 
 def source_problems(config: DataConfig) -> list[str]:

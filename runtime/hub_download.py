@@ -1,153 +1,108 @@
-"""Models and data sets of the hub, fetched into its cache: within seconds it works, or says why not.
+"""Models and data sets of a hub, fetched into its client's cache: within seconds it works, or says why not.
 
     folder, commit = fetch("Qwen/Qwen2.5-1.5B", "model", MODEL_FILES, way_out="…")
 
-Left to themselves the libraries take 20 to 400 seconds to give up on a hub that cannot be reached, and
-some calls never end: a few of their requests have no time limit. So one probe with a limit comes first;
-it tells whether to go on with the hub or with what the cache holds. `HF_ENDPOINT` and `HF_HUB_OFFLINE` are
-obeyed.
+There are two: Hugging Face (huggingface.co, or the mirror that `HF_ENDPOINT` names) and ModelScope. `--hub`, or else
+the environment variable SENTIMENT_HUB, says which is asked; `auto`, the default, asks ModelScope where Hugging Face
+cannot be reached. A commit of ModelScope begins with `modelscope:`, so that an adapter or a checkpoint that records it
+finds the same files again.
 """
 
-import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from runtime.errors import UserError, disk_full_message, first_line, is_disk_full
+from runtime.errors import UserError
 from runtime.processes import is_main
 
-PROBE_SECONDS = 5
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 DATASET_FILES = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.md", ".huggingface.yaml"]
+PROBE_SECONDS = 5  # for a hub to answer its first question
 CHINESE_KIND = {"model": "模型", "dataset": "数据集"}
+AUTO, HUGGING_FACE, MODELSCOPE = HUBS = ("auto", "huggingface", "modelscope")
+HUB_VARIABLE = "SENTIMENT_HUB"
+HUB_HELP = (
+    f"模型和数据集从哪里下载：huggingface（或 HF_ENDPOINT 的镜像）、modelscope；auto 先前者，连不上时用后者。"
+    f"不给则为环境变量 {HUB_VARIABLE}，也没有则为 auto"
+)
+OF_MODELSCOPE = "modelscope:"  # begins a commit of that hub
 
 
-def fetch(name: str, kind: str, patterns: list[str], way_out: str, commit: str | None = None) -> tuple[Path, str]:
+class Unreachable(UserError):
+    """A hub that cannot be asked, or not now, for files that its cache does not hold; says why in a few words.
+
+    `begun`: it could be, and the download has broken off.
+    """
+
+    def __init__(self, reason: str, begun: bool = False):
+        super().__init__(reason)
+        self.begun = begun
+
+
+class Refused(UserError):
+    """A hub's answer that it does not give the files; says why and what to do."""
+
+
+def fetch(
+    name: str, kind: str, patterns: list[str], way_out: str, commit: str | None = None, hub: str | None = None
+) -> tuple[Path, str]:
     """(folder, commit) of a repository's files; `kind` is "model" or "dataset". Raises `UserError`.
 
-    With a `commit` whose files are all in the cache nothing is asked of the hub. What a download that broke off
-    has left is gone on with.
+    With a `commit` whose files are all in the cache no hub is asked. What a download that broke off has left is gone
+    on with. `hub` is one of `HUBS`; None takes it from the environment.
     """
-    from huggingface_hub import HfApi, errors, snapshot_download
-    from huggingface_hub.utils import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
-    wanted: dict[str, Any] = {"repo_id": name, "repo_type": kind, "revision": commit, "allow_patterns": patterns}
-    try:
-        folder = _whole_in_cache(wanted) if commit else None
-        if folder is None:
-            HfApi().repo_info(name, repo_type=kind, revision=commit, timeout=PROBE_SECONDS)
-            # By branch and not by commit where none was asked for: only so the cache notes what `main` was,
-            # and finds it again when the hub is away.
-            folder = snapshot_download(**wanted)
-    except errors.HFValidationError:
-        raise UserError(f"{CHINESE_KIND[kind]}名 {name!r} 不合规；Hub 上的名字形如 Qwen/Qwen2.5-1.5B") from None
-    # RuntimeError: hf-xet has no other kind for a broken connection or a full disk.
-    except (errors.HfHubHTTPError, httpx.TransportError, json.JSONDecodeError, OSError, RuntimeError) as error:
-        cause: BaseException = error
-        while isinstance(cause, errors.LocalEntryNotFoundError) and cause.__cause__ is not None:
-            cause = cause.__cause__  # "not in the cache either", raised from what the hub has answered
-        try:
-            folder = snapshot_download(**wanted, local_files_only=True)
-        except errors.LocalEntryNotFoundError:
-            raise UserError(_explained(cause, name, kind, way_out, commit)) from None
-        if not isinstance(cause, errors.OfflineModeIsEnabled) and is_main():
-            print(
-                f"注意：{_reason(cause)}，用本机缓存里的{CHINESE_KIND[kind]} {name}（提交 {Path(folder).name[:8]}）",
-                file=sys.stderr,
-            )
-    return Path(folder), Path(folder).name
-
-
-def _whole_in_cache(wanted: dict[str, Any]) -> str | None:
-    """The folder of a commit in the cache, if all that is wanted of it is there.
-
-    Another program may have fetched single files of it; only the listing of the commit's files tells.
-    """
-    from huggingface_hub import errors, get_cached_repo_tree, snapshot_download
-
-    try:
-        get_cached_repo_tree(wanted["repo_id"], repo_type=wanted["repo_type"], revision=wanted["revision"])
-        return snapshot_download(**wanted, local_files_only=True)
-    except (errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError):
-        return None
-
-
-def _explained(error: BaseException, name: str, kind: str, way_out: str, commit: str | None) -> str:
-    """The reason why neither the hub nor the cache has given the files, and what to do about it."""
-    from huggingface_hub import constants, errors
+    from runtime.hugging_face_download import fetch_from_hugging_face
+    from runtime.modelscope_download import fetch_from_modelscope
 
     what = f"{CHINESE_KIND[kind]} {name}"
-    if is_disk_full(error):
-        full = disk_full_message(error, Path(constants.HF_HUB_CACHE) / "…")
-        return f"{what} 没有下载完：{full}；也可以用环境变量 HF_HOME 把缓存放到别的磁盘"
-    if isinstance(error, errors.HfHubHTTPError) and (said := _refused(error, what, name, kind, commit)):
-        return f"{said}；或改用 {way_out}"
-    if isinstance(error, OSError) and error.errno is not None:
-        place = error.filename or constants.HF_HUB_CACHE
-        return f"{what} 没有下载完：不能写 {place}（{error.strerror}）；检查权限，或用环境变量 HF_HOME 把缓存放到别处"
-    if constants.HF_HUB_OFFLINE:
-        where = "HF_HUB_OFFLINE 已打开，而本机缓存里没有它，或不完整"
-    else:
-        where = f"{_reason(error)}，本机缓存里也没有它，或不完整"
-    return (
-        f"拿不到{what}：{where}。可以：\n"
-        "  1. 设置镜像后再运行：export HF_ENDPOINT=https://hf-mirror.com（Windows：set HF_ENDPOINT=…）\n"
-        f"  2. 改用 {way_out}"
-    )
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(f"{CHINESE_KIND[kind]}名 {name!r} 不合规；Hub 上的名字形如 Qwen/Qwen2.5-1.5B") from None
+    hub = hub or os.environ.get(HUB_VARIABLE) or AUTO
+    if hub not in HUBS:
+        raise UserError(f"环境变量 {HUB_VARIABLE}：应为 {'、'.join(HUBS)} 之一，得到 {hub}")
+
+    # Which to ask, in this order. A commit is known to one of them alone.
+    fetch_from = {HUGGING_FACE: fetch_from_hugging_face, MODELSCOPE: fetch_from_modelscope}
+    home = MODELSCOPE if commit and commit.startswith(OF_MODELSCOPE) else HUGGING_FACE
+    hubs = [HUGGING_FACE, MODELSCOPE] if hub == AUTO else [hub]
+    if commit and hub == AUTO:
+        hubs = [home]
+    elif commit and hub != home:
+        try:
+            return fetch_from[home](name, kind, patterns, commit, ask=False)
+        except Unreachable:
+            note(f"{what} 记下的提交 {commit} 在 {home} 上；现在用 {hub} 上最新的，没有核对内容是否相同")
+            commit = None
+
+    reasons: list[str] = []
+    for asked in hubs:
+        if reasons and not constants.HF_HUB_OFFLINE:
+            note(f"{reasons[0]}，改从 ModelScope 取{what}")
+        try:
+            return fetch_from[asked](name, kind, patterns, commit)
+        except Unreachable as error:
+            reasons.append(str(error))
+            if error.begun:
+                break
+        except Refused as error:
+            raise UserError(f"{error}；或改用 {way_out}") from None
+    ways = [way_out]
+    if MODELSCOPE not in hubs:
+        ways.insert(0, "--hub modelscope（从 ModelScope 下载）")
+    if HUGGING_FACE in hubs:
+        ways.insert(0, "镜像：export HF_ENDPOINT=https://hf-mirror.com（Windows：set HF_ENDPOINT=…）")
+    listed = "\n".join(f"  {number}. {way}" for number, way in enumerate(ways, 1))
+    why = "；".join(dict.fromkeys(reasons))
+    raise UserError(f"拿不到{what}：{why}，本机缓存里也没有它，或不完整。可以改用：\n{listed}")
 
 
-def _refused(error, what: str, name: str, kind: str, commit: str | None) -> str | None:
-    """The cause and the remedy where the hub has answered and no mirror would help; None where it is only broken."""
-    from huggingface_hub import errors
-
-    status = error.response.status_code
-    if isinstance(error, errors.RevisionNotFoundError):
-        return (
-            f"Hub 上的{what} 没有提交 {commit}（作者可能改写了历史），本机缓存里的也不完整。"
-            "请从别处拿到这个提交的文件，放进一个文件夹，用 --base_model_name 指定"
-        )
-    if isinstance(error, errors.GatedRepoError):
-        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
-        return (
-            f"{what} 要先同意它的许可才能下载：在 {page} 登录并同意（有的要等作者批准），"
-            "再在本机登录（hf auth login，或设 HF_TOKEN），重新运行"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"Hub 上没有{what}（或者它是私有的，需要登录：hf auth login）；检查名字"
-    if status == 401:
-        return f"Hub 不认登录的令牌（401），拿不到{what}：重新登录（hf auth login），或去掉、改正环境变量 HF_TOKEN"
-    if status == 403:
-        said = f"：{error.server_message}" if error.server_message else ""
-        return (
-            f"Hub 拒绝给出{what}（403{said}）：令牌没有读它的权限，或者这个账号、这个网络不许下载；"
-            "用有权限的令牌登录（hf auth login；hf auth whoami 看现在是谁）"
-        )
-    if status == 429:
-        return (
-            f"{what} 没有下载完：请求太多，Hub 在限速（429）。{_waiting_time(error.response.headers)}再运行同一条命令，"
-            "下载好的文件不会重来；登录（hf auth login）后限额更高"
-        )
-    return None
-
-
-def _waiting_time(headers) -> str:
-    """The pause that a hub which limits the rate of requests asks for in its headers."""
-    from huggingface_hub.utils import parse_ratelimit_headers
-
-    after, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
-    if after.isdigit():
-        return f"等 {after} 秒"
-    if limit is not None and limit.remaining == 0:
-        return f"等 {limit.reset_in_seconds} 秒"
-    return f"等到 {after} " if after else "等几分钟"
-
-
-def _reason(error: BaseException) -> str:
-    """A few words on what went wrong between here and the hub."""
-    from huggingface_hub import constants
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return f"{constants.ENDPOINT} 回答 {status}"
-    said = first_line(error) if isinstance(error, RuntimeError) else type(error).__name__
-    return f"连不上 {constants.ENDPOINT}（{said}）"
+def note(text: str) -> None:
+    """Say on stderr, once for all processes, what the user did not ask for."""
+    if is_main():
+        print(f"注意：{text}", file=sys.stderr)

@@ -1,13 +1,16 @@
-"""Words about a run: its plan before the first step, and in the end the adapter's settings and the next commands."""
+"""Words about a run: its plan before the first step, the settings as a file that repeats it, and the next commands."""
 
 from pathlib import Path
 
+from configs.config_file import CONFIG_FILE, config_text
+from configs.lora_config import LoraSettings
 from configs.training_config import ADAMW, TrainingConfig
 from modeling.adapter_folder import SentimentConfig
 from modeling.base_model import lasting_name
 from modeling.batching import padded_length
 from modeling.devices import Device, best_device
-from runtime.processes import world_size
+from runtime.atomic_files import atomic_write
+from runtime.processes import is_main, world_size
 from training.memory_plan import GB, MicroBatchPlan
 from training.optimization import is_paged
 from training.tokenized_dataset import LengthGroupedSampler, TokenizedRows
@@ -92,3 +95,10 @@ def next_commands(config: TrainingConfig, has_test: bool) -> str:
         f"  python inference.py --interactive{flags}",
         f"  python model_evaluation/run_full_eval.py{flags}{test}",
     ])  # fmt: skip
+
+
+def write_config(config: TrainingConfig, lora: LoraSettings) -> None:
+    """Write `OUTPUT_DIR/config.yaml` for `train.py --config`."""
+    if is_main():
+        with atomic_write(Path(config.output_dir) / CONFIG_FILE) as file:
+            file.write(config_text(vars(config) | vars(lora)))

@@ -15,16 +15,18 @@ from runtime.hub_download import DATASET_FILES, fetch
 WAY_OUT = "--train_file 自己的文件，或 --preset tiny（内置的评论和小模型，不用网络）"
 
 
-def read_hub_dataset(name: str, text_column: str, label_column: str) -> dict[str, Iterator[RawReview]]:
+def read_hub_dataset(
+    name: str, text_column: str, label_column: str, hub: str | None = None
+) -> dict[str, Iterator[RawReview]]:
     """Split name -> its reviews, of the splits there are; only files under the data set's folder are opened.
 
-    Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`. `UserError` for a data set that cannot be had or read, that has no
-    training split, or whose tables lack a column.
+    `hub` as for `runtime.hub_download.fetch`. Obeys `HF_ENDPOINT` and `HF_HUB_OFFLINE`. `UserError` for a data set that
+    cannot be had or read, that has no training split, or whose tables lack a column.
     """
     from datasets import config, disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
-    folder = Path(name) if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT)[0]
+    folder = Path(name) if Path(name).is_dir() else fetch(name, "dataset", DATASET_FILES, WAY_OUT, hub=hub)[0]
     arguments = local_files(folder, name)
     disable_progress_bars()
     config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a server which builder is used

@@ -102,6 +102,7 @@ def run_main(main, *arguments) -> subprocess.CompletedProcess:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", ["script.py", *map(str, arguments)]),
+        mock.patch.dict(os.environ),  # what the script sets ends with it
         kept_handlers(),
     ):
         try:
