@@ -99,7 +99,7 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     adapter = Path(config.output_dir) / "lora_adapter"
     if is_main():
         sentiment = sentiment_config(config, labels, start.commit)
-        save_adapter(adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen)
+        save_adapter(adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen, config.overwrite)
         mark_finished(Path(config.output_dir), run)
         trainer.best.remove()
 

@@ -134,6 +134,7 @@ class TrainingConfig(DataConfig):
     save_steps: int = option(100, "每多少步存一个检查点", minimum=1, maximum=10**9)
     save_total_limit: int = option(3, "最多保留的检查点个数", minimum=1, maximum=10**9)
     output_dir: str = option("./outputs", "输出文件夹；适配器写在其中的 lora_adapter/")
+    overwrite: bool = option(False, "新的适配器直接取代 lora_adapter/；不给则原来的留在旁边，名为 lora_adapter.1、.2……")
     report_to: str = option("none", "训练曲线送往哪里", choices=REPORTERS)
 
     def template_for(self, labels: list[str]) -> str | None:

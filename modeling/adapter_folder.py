@@ -10,9 +10,11 @@ lora_adapter/
 """
 
 import dataclasses
+import glob
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -25,7 +27,7 @@ from configs.fields import check_fields
 from configs.prompt_template import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
 from data.seen_texts import save_seen_texts
-from runtime.atomic_files import atomic_folder, recover_folder, write_json
+from runtime.atomic_files import atomic_folder, file_sha256, link_or_copy, recover_folder, write_json
 from runtime.errors import UserError
 
 FORMAT_VERSION = 2  # 2 knows the head label_scoring
@@ -195,10 +197,12 @@ def save_adapter(
     seen: list[str],
     info: dict,
     seen_before: np.ndarray | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
 
-    `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`).
+    `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`). An adapter
+    with other weights is kept beside the new one, and a line says where, unless `overwrite` is set.
     """
     with atomic_folder(folder) as new:
         model.save_pretrained(new, save_embedding_layers=False)
@@ -208,6 +212,22 @@ def save_adapter(
         save_seen_texts(new, seen, seen_before)
         write_json(new / RUN_INFO, info)
         (new / CONFIG_FILE).write_text(config_text(info.get("config", {})), encoding="utf-8")
+        if not overwrite:
+            _keep_replaced(Path(os.path.realpath(folder)), new)
+
+
+def _keep_replaced(old: Path, new: Path) -> None:
+    """Give the files of the folder `old` a second home, `old`.<n>, unless `new` or one of those has its weights."""
+    kept = [path for path in old.parent.glob(f"{glob.escape(old.name)}.*") if path.suffix[1:].isdecimal()]
+    if not (old / WEIGHTS).is_file():
+        return
+    replaced = file_sha256(old / WEIGHTS)
+    if any((path / WEIGHTS).is_file() and file_sha256(path / WEIGHTS) == replaced for path in [new, *kept]):
+        return
+    number = 1 + max([int(path.suffix[1:]) for path in kept], default=0)
+    with atomic_folder(f"{old}.{number}") as copy:
+        shutil.copytree(old, copy, copy_function=link_or_copy, dirs_exist_ok=True)
+    print(f"原来的适配器留在 {old}.{number}（不想留：--overwrite）", flush=True)
 
 
 def read_run_info(folder: str | Path) -> dict:

@@ -148,6 +148,17 @@ def _exchange(one: Path, other: Path) -> bool:
     return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A second name for a file, or where the system gives none (another disk, FAT) a copy of it.
+
+    For files that are only ever replaced: what is written into one would change the other.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def recover_folder(path: Path) -> None:
     """Put back a folder whose replacement was killed between its two renames."""
     old = path.with_name(f".{path.name}{REPLACED}")
