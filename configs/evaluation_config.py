@@ -8,6 +8,8 @@ from configs.training_config import column_problems, label_problems
 from runtime.hub_download import HUB_HELP, HUBS
 
 SPLITS = ("train", "validation", "test")
+DEFAULT_OUTPUT = "./model_evaluation/outputs"
+ZERO_SHOT_OUTPUT = f"{DEFAULT_OUTPUT}/zero_shot"  # the results of an adapter stay
 
 
 @dataclass
@@ -21,7 +23,10 @@ class EvaluationConfig:
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)
-    output_dir: str = option("./model_evaluation/outputs", "结果文件夹")
+    output_dir: str = option(
+        DEFAULT_OUTPUT,
+        "结果文件夹；不给则写在其中以模型和数据命名的子文件夹里，最近一次的在它本身里也找得到",
+    )
     hub: str | None = option(None, HUB_HELP, choices=HUBS)
 
     def __post_init__(self):
@@ -77,8 +82,8 @@ class MetricsConfig(StepConfig):
         names = ("model_path", "base_model_name")
         if adapters := [f"--{name}" for name in names if getattr(self, name) != getattr(MetricsConfig, name)]:
             problems.append(f"{'、'.join(adapters)}：--zero_shot 不用适配器，基座写在 --model_name")
-        if self.output_dir == MetricsConfig.output_dir:  # the results of an adapter stay
-            self.output_dir = f"{self.output_dir}/zero_shot"
+        if self.output_dir == DEFAULT_OUTPUT:
+            self.output_dir = ZERO_SHOT_OUTPUT
         if not self.model_name:
             problems.append("--zero_shot：需要 --model_name（基座的 Hub 名或本地文件夹）")
         if not (self.dataset or self.test_file):

@@ -7,21 +7,23 @@
 The rows are those of the adapter's own run, of a data set, or of a file.
 """
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from configs.evaluation_config import EvaluationConfig, MetricsConfig, StepConfig
+from configs.evaluation_config import DEFAULT_OUTPUT, ZERO_SHOT_OUTPUT, EvaluationConfig, MetricsConfig, StepConfig
 from configs.training_config import DataConfig
-from data.data_loader import load_splits
+from data.data_loader import fingerprints, load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
 from data.labels import given_labels
 from data.seen_texts import seen_mask
 from data.sources.review_files import read_labelled_file
-from modeling.adapter_folder import SentimentConfig, read_run_info
+from model_evaluation.runs.folders import adapter_name, open_run, publish, run_name
+from modeling.adapter_folder import RUN_INFO, SentimentConfig, read_object, read_run_info
 from modeling.fingerprint import model_fingerprint, settings_fingerprint
-from prediction.prediction_cache import PredictionCache
+from prediction.prediction_cache import KEY_FILE, PredictionCache
 from prediction.prediction_set import Predictions
 from runtime.errors import UserError
 from runtime.run_info import environment
@@ -35,31 +37,68 @@ class Evaluation:
 
     def __init__(self, config: StepConfig):
         self.config = config
-        self.output = Path(config.output_dir)
         self.sentiment = self.load_sentiment()
         self.failures: dict[str, str] = {}
+        # Runs in the default folder have folders of their own; `--output_dir` is taken by its word.
+        self.has_own_folder = Path(config.output_dir) in (Path(DEFAULT_OUTPUT), Path(ZERO_SHOT_OUTPUT))
+
+    @cached_property
+    def output(self) -> Path:
+        """The folder of the result files."""
+        folder = Path(self.config.output_dir)
+        if not self.has_own_folder:
+            return folder
+        split = None if self.config.test_file else self.config.split
+        parts = (self.short_name(), Path(self.data_source()).stem, split, self.config.max_samples)
+        return folder / run_name(parts, [self.fingerprint, self.rows.fingerprint()])
 
     def load(self) -> None:
-        """Load the rows and what was predicted before, so that a mistake in them ends the run before its first step."""
+        """Load the rows and what was predicted before, so that a mistake in them ends the run before its first step.
+
+        Claims the folder for this model.
+        """
         _ = self.rows
         _ = self.cache
+        open_run(self.output, self.provenance() | self.settings())
+
+    def publish(self) -> None:
+        """Let the default folder show this run; says where."""
+        if self.has_own_folder:
+            publish(self.output)
+            print(f"最近一次评估的文件也在 {self.config.output_dir}")
+
+    @cached_property
+    def splits(self) -> dict[str, Rows]:
+        """The rows that can be evaluated, by split; those of `--test_file` are a test split."""
+        return evaluation_splits(self.config, self.sentiment.labels)
 
     @cached_property
     def rows(self) -> Rows:
         """The evaluated rows, sampled if asked."""
-        return evaluation_rows(self.config, self.sentiment.labels)
+        split = "test" if self.config.test_file else self.config.split
+        if split not in self.splits:
+            raise UserError(f"数据里没有 {split} 部分（有 {'、'.join(self.splits)}）；用 --split 或 --test_file 指定")
+        if self.config.max_samples is None:
+            return self.splits[split]
+        return stratified_sample(self.splits[split], self.config.max_samples, self.config.seed)
 
     @cached_property
     def validation(self) -> Rows:
         """All validation rows, never sampled: of `--dataset`, or else of the data that the adapter was trained on."""
-        if self.config.test_file:
-            return training_splits(self.config.model_path)["validation"]
-        return evaluation_splits(self.config, self.sentiment.labels)["validation"]
+        splits = training_splits(self.config.model_path) if self.config.test_file else self.splits
+        return splits["validation"]
 
     @cached_property
     def cache(self) -> PredictionCache:
         """The model's logits by text; the model is loaded only if a text is missing."""
-        return PredictionCache(self.output, self.fingerprint(), self.load_predictor, fresh=self.config.fresh)
+        others = Path(self.config.output_dir).glob(f"*/{KEY_FILE}") if self.has_own_folder else []
+        return PredictionCache(
+            self.output,
+            self.fingerprint,
+            self.load_predictor,
+            fresh=self.config.fresh,
+            elsewhere=sorted(path.parent for path in others),
+        )
 
     def predictions(self, rows: Rows) -> Predictions:
         """The cached predictions for `rows`; KeyError for a text that no step has asked for."""
@@ -70,16 +109,29 @@ class Evaluation:
         return {
             "environment": environment(),
             "model_path": self.model_description(),
-            "model_fingerprint": self.cache.fingerprint,
+            "model_fingerprint": self.fingerprint,
             "data": {
-                "source": self._data_source(),
+                "source": self.data_source(),
                 "split": self.config.split,
                 "fingerprint": self.rows.fingerprint(),
                 "n": len(self.rows),
             },
         }
 
-    def _data_source(self) -> str:
+    def settings(self) -> dict:
+        """The further keys of run.json: the flags that are not at their defaults, all splits, and the training."""
+        flags = dataclasses.asdict(self.config)
+        unsaid = ["model_path", "fresh", "steps"] + (["output_dir"] if self.has_own_folder else [])
+        for name in unsaid:
+            flags.pop(name, None)
+        return {
+            "labels": self.sentiment.labels,
+            "flags": {name: value for name, value in flags.items() if value != getattr(type(self.config), name)},
+            "split_fingerprints": fingerprints(self.splits),
+            "training": self.training_settings(),
+        }
+
+    def data_source(self) -> str:
         """The file or data set that the evaluated rows are from."""
         named = self.config.test_file or self.config.dataset
         if named:
@@ -101,6 +153,7 @@ class Evaluation:
 
         return SentimentPredictor(self.config.base_model_name, self.config.model_path)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digits that change with anything that changes the model's logits."""
         return model_fingerprint(self.config.model_path, self.config.base_model_name)
@@ -112,6 +165,15 @@ class Evaluation:
     def model_description(self) -> str:
         """The model as the result files name it."""
         return self.config.model_path
+
+    def short_name(self) -> str:
+        """The model in the name of a folder."""
+        return adapter_name(self.config.model_path)
+
+    def training_settings(self) -> dict:
+        """The flags of the training, as the adapter remembers them; none where it has no run_info.json."""
+        path = Path(self.config.model_path) / RUN_INFO
+        return read_object(path).get("config", {}) if path.is_file() else {}
 
 
 class ZeroShotEvaluation(Evaluation):
@@ -137,6 +199,7 @@ class ZeroShotEvaluation(Evaluation):
 
         return ZeroShotPredictor(self.sentiment, contextual_calibration=self.config.contextual_calibration)
 
+    @cached_property
     def fingerprint(self) -> str:
         return settings_fingerprint(self.sentiment, contextual_calibration=self.config.contextual_calibration)
 
@@ -147,23 +210,20 @@ class ZeroShotEvaluation(Evaluation):
         calibrated = "，contextual calibration" if self.config.contextual_calibration else ""
         return f"{self.config.model_name}（零样本{calibrated}）"
 
+    def short_name(self) -> str:
+        return Path(self.config.model_name).name
 
-def evaluation_rows(config: EvaluationConfig, labels: list[str]) -> Rows:
-    """The rows to evaluate on, cut to `max_samples` if asked; their label ids are positions in `labels`."""
-    if config.test_file:
-        rows = read_labelled_file(Path(config.test_file), config.text_column, config.label_column, labels)
-    else:
-        splits = evaluation_splits(config, labels)
-        if config.split not in splits:
-            raise UserError(f"数据里没有 {config.split} 部分（有 {'、'.join(splits)}）；用 --split 或 --test_file 指定")
-        rows = splits[config.split]
-    if config.max_samples is None:
-        return rows
-    return stratified_sample(rows, config.max_samples, config.seed)
+    def training_settings(self) -> dict:
+        return {"model_name": self.config.model_name}
 
 
 def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, Rows]:
-    """All splits of `--dataset`, or else of the data that the adapter was trained on."""
+    """The rows of `--test_file` as the test split, or all splits of `--dataset` or of the adapter's training data.
+
+    Label ids are positions in `labels`.
+    """
+    if config.test_file:
+        return {"test": read_labelled_file(Path(config.test_file), config.text_column, config.label_column, labels)}
     if config.dataset:
         return load_splits(
             DataConfig(

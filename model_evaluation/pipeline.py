@@ -50,9 +50,11 @@ def run_single(step: Step, description: str) -> None:
 
 def run_step(step: Step, evaluation: Evaluation) -> None:
     """Run one step, with the model on what it needs."""
+    evaluation.load()
     predict_once(evaluation, step.required_texts(evaluation))
     print(step.run(evaluation))
     print(f"\n结果写在 {evaluation.output / step.file_name}")
+    evaluation.publish()
 
 
 def run_steps(evaluation: Evaluation, steps: list[Step]) -> dict[str, float]:

@@ -66,13 +66,14 @@ def main() -> int:
     start = time.perf_counter()
     print("正在载入……", flush=True)
     evaluation = Evaluation(config)
-    if config.steps != [ReportStep.name]:  # the report alone needs neither rows nor model
+    if config.steps != [ReportStep.name]:  # the report alone needs no model
         evaluation.load()
 
     steps = [step() for step in STEPS if step.name in config.steps]
     seconds = run_steps(evaluation, steps)
 
     print(f"\n{overview(evaluation, steps, seconds)}")
+    evaluation.publish()
     print(f"\n共用 {time.perf_counter() - start:.0f} 秒")
     return 1 if evaluation.failures else 0
 

@@ -31,11 +31,20 @@ KEY_FILE = "predictions_key.json"
 class PredictionCache:
     """A model's logits by text, C of them for each, in memory and in a folder.
 
-    `fingerprint` stands for the model: files in `folder` with another one are not read, with `fresh` none is.
+    `fingerprint` stands for the model: files in `folder` with another one are not read, with `fresh` none is; the same
+    holds for the folders `elsewhere`, in which this model's answers may also lie.
     `load_predictor` is called only when a text is missing, and its model is let go afterwards.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str, load_predictor: Callable[[], Any], *, fresh: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: str,
+        load_predictor: Callable[[], Any],
+        *,
+        fresh: bool = False,
+        elsewhere: Sequence[Path] = (),
+    ):
         self.folder = Path(folder)
         self.fingerprint = fingerprint
         self._load_predictor = load_predictor
@@ -43,6 +52,11 @@ class PredictionCache:
         self._logits: dict[str, np.ndarray] = {}  # text -> (C,) float32
         for predictions in self._saved.values():
             self._logits.update(zip(predictions.texts, predictions.logits, strict=True))
+        self._elsewhere: dict[str, np.ndarray] = {}
+        for other in elsewhere if not fresh else ():
+            for predictions in _read_saved(other, fingerprint).values():
+                self._elsewhere.update(zip(predictions.texts, predictions.logits, strict=True))
+        self._unsaved = False
         self._requested = 0
         self._predicted = 0
         self._distinct: set[str] = set()
@@ -56,7 +70,10 @@ class PredictionCache:
         """Run the model once over those of `texts` that are not cached; `progress` titles a progress bar."""
         self._requested += len(texts)
         self._distinct |= {clean_text(text) for text in set(texts)}
+        found = {text: self._elsewhere[text] for text in self.missing(texts) if text in self._elsewhere}
+        self._logits.update(found)
         missing = self.missing(texts)
+        self._unsaved = self._unsaved or bool(found or missing)
         if not missing:
             return
         predictor = self._load_predictor()
@@ -85,7 +102,7 @@ class PredictionCache:
 
     def save(self, rows: Rows) -> None:
         """Write the predictions for the evaluated `rows` and for all other texts; the key comes last."""
-        if not self._predicted and self._are_saved(rows):
+        if not self._unsaved and self._are_saved(rows):
             return
         evaluated = set(rows.texts)
         others = [text for text in self._logits if text not in evaluated]

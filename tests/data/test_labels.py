@@ -29,7 +29,7 @@ from data.labels import find_labels, given_labels, label_id, label_key
 from data.sources.review_files import read_labelled_file
 from model_evaluation import run_full_eval
 from model_evaluation.classification_report import MetricsStep
-from model_evaluation.evaluation import evaluation_rows, training_splits
+from model_evaluation.evaluation import evaluation_splits, training_splits
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.pipeline import run_single
 from modeling.adapter_folder import SentimentConfig, read_run_info
@@ -464,6 +464,7 @@ def test_numbers_as_labels_come_back_as_their_names(small_base, tmp_path, monkey
     stars = {text: float(label) for text, label in rows}
     read_again = [float(predictor.labels[label]) for label in splits["test"].labels]
     assert read_again == [stars[text] for text in splits["test"].texts]
-    assert evaluation_rows(EvaluationConfig(test_file=str(file)), predictor.labels).label_names == ["5", "3", "1"]
+    evaluated = evaluation_splits(EvaluationConfig(test_file=str(file)), predictor.labels)["test"]
+    assert evaluated.label_names == ["5", "3", "1"]
     assert read_labelled_file(file, "text", "label", predictor.labels).labels[:3] == [1, 0, 2]
     assert tokenize(splits["test"], predictor.tokenizer, 8).labels == splits["test"].labels
