@@ -119,7 +119,7 @@ class Evaluation:
         }
 
     def settings(self) -> dict:
-        """The further keys of run.json: the flags that are not at their defaults, all splits, and the training."""
+        """The further keys of run.json: the flags that are not at their defaults, the data set, and the training."""
         flags = dataclasses.asdict(self.config)
         unsaid = ["model_path", "fresh", "steps"] + (["output_dir"] if self.has_own_folder else [])
         for name in unsaid:
@@ -127,9 +127,14 @@ class Evaluation:
         return {
             "labels": self.sentiment.labels,
             "flags": {name: value for name, value in flags.items() if value != getattr(type(self.config), name)},
-            "split_fingerprints": fingerprints(self.splits),
-            "training": self.training_settings(),
+            "split_fingerprints": self.split_fingerprints(),
+            "training": self.training_info().get("config", {}),
         }
+
+    def split_fingerprints(self) -> dict[str, str]:
+        """Those of the evaluated data set, whole; a file of one's own comes beside the training data."""
+        trained_on = self.training_info().get("data_fingerprint", {}) if self.config.test_file else {}
+        return trained_on | fingerprints(self.splits)
 
     def data_source(self) -> str:
         """The file or data set that the evaluated rows are from."""
@@ -170,10 +175,10 @@ class Evaluation:
         """The model in the name of a folder."""
         return adapter_name(self.config.model_path)
 
-    def training_settings(self) -> dict:
-        """The flags of the training, as the adapter remembers them; none where it has no run_info.json."""
+    def training_info(self) -> dict:
+        """The adapter's run_info.json; nothing where it has none."""
         path = Path(self.config.model_path) / RUN_INFO
-        return read_object(path).get("config", {}) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
 
 class ZeroShotEvaluation(Evaluation):
@@ -213,8 +218,8 @@ class ZeroShotEvaluation(Evaluation):
     def short_name(self) -> str:
         return Path(self.config.model_name).name
 
-    def training_settings(self) -> dict:
-        return {"model_name": self.config.model_name}
+    def training_info(self) -> dict:
+        return {"config": {"model_name": self.config.model_name}}
 
 
 def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, Rows]:

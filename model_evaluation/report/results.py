@@ -7,6 +7,7 @@ results.data["metrics"]["accuracy"], results.problems
 import json
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import list2cmdline
@@ -19,9 +20,11 @@ from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
 from model_evaluation.robustness_test import RobustnessStep
+from model_evaluation.runs.folders import RUN_FILE
 from prediction.prediction_set import Predictions
 
 PREDICTIONS = "predictions.jsonl"
+AUDIT = "data_audit.json"
 # Errors of an older or foreign result file. One of our own would fail the tests, which render them all.
 FOREIGN_FILE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError)
 
@@ -41,18 +44,22 @@ SECTIONS = (
     Section(ConfidenceStep.name, "置信度", ConfidenceStep.file_name, ConfidenceStep.script),
     Section(RobustnessStep.name, "稳健性与能力", RobustnessStep.file_name, RobustnessStep.script),
     Section(BaselinesStep.name, "与基线比较", BaselinesStep.file_name, BaselinesStep.script),
-    Section("audit", "数据检查", "data_audit.json", ("-m", "data.audit")),
+    Section("audit", "数据检查", AUDIT, ("-m", "data.audit")),
 )
 
 
 @dataclass
 class Results:
-    """`data`: section name -> content of its file. `problems`: file name -> a sentence why it cannot be read."""
+    """`data`: section name -> content of its file. `problems`: file name -> a sentence why it is not shown.
+
+    `run` is the content of run.json, which tells how the files were made; empty for files of earlier versions.
+    """
 
     folder: Path
     data: dict[str, dict] = field(default_factory=dict)
     predictions: Predictions | None = None
     problems: dict[str, str] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -80,35 +87,59 @@ class Results:
         """The command line that makes the file of a section."""
         metrics = self.data.get("metrics") or {}
         words = ["python", *section.script]
-        if section.name != "audit":
-            if metrics.get("model_path"):
-                words += ["--model_path", str(metrics["model_path"])]
-        else:
+        flags = dict(self.run.get("flags", {"output_dir": str(self.folder)}))
+        if section.name == "audit":
             # The audit looks at a data set; which files of one's own it should be, only their owner knows.
             source = str((metrics.get("data") or {}).get("source") or "")
+            flags = {name: value for name, value in flags.items() if name == "output_dir"}
             if source and not Path(source).suffix:
-                words += ["--dataset", source]
-        words += ["--output_dir", str(self.folder)]
+                flags = {"dataset": source} | flags
+        elif metrics.get("model_path"):
+            flags = {"model_path": metrics["model_path"]} | flags
+        for name, value in flags.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         return list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def read_results(folder: Path) -> Results:
     """The result files that lie in `folder`; one that cannot be read becomes a problem, not an error."""
     results = Results(folder)
-    for name in [*(section.file_name for section in SECTIONS), PREDICTIONS]:
-        if not (folder / name).exists():
-            continue
-        try:
-            if name == PREDICTIONS:
-                results.predictions = _read_predictions(folder / name)
-            else:
-                section = next(section for section in SECTIONS if section.file_name == name)
-                results.data[section.name] = _read_object(folder / name)
-        except OSError as error:
-            results.problems[name] = f"读不了 {name}（{error.strerror}）。"
-        except (ValueError, KeyError, TypeError) as error:  # not UTF-8, not JSON, not the agreed shape
-            results.problems[name] = unexpected(name, error)
+    results.run = _read(results, folder / RUN_FILE, _read_object) or {}
+    results.predictions = _read(results, folder / PREDICTIONS, _read_predictions)
+    for section in SECTIONS:
+        if section.file_name != AUDIT and (found := _read(results, folder / section.file_name, _read_object)):
+            results.data[section.name] = found
+    _add_audit(results)
     return results
+
+
+def _read(results: Results, path: Path, reader: Callable[[Path], Any]) -> Any:
+    """The content of a file; None where there is none, or where it cannot be read, which is noted."""
+    if not path.exists():
+        return None
+    try:
+        return reader(path)
+    except OSError as error:
+        results.problems[path.name] = f"读不了 {path.name}（{error.strerror}）。"
+    except FOREIGN_FILE_ERRORS as error:  # not UTF-8, not JSON, not the agreed shape
+        results.problems[path.name] = unexpected(path.name, error)
+    return None
+
+
+def _add_audit(results: Results) -> None:
+    """The data audit that lies with the results or in the folder above, if it is of the data that they are about."""
+    about = set((results.run.get("split_fingerprints") or {}).values())
+    about |= {(data.get("data") or {}).get("fingerprint") for data in results.data.values()} - {None}
+    for folder in (results.folder, results.folder.absolute().parent):
+        audit, of = _read(results, folder / AUDIT, _read_audit) or (None, set())
+        if audit is None:
+            continue
+        if not about or about & of:
+            results.data["audit"] = audit
+            results.problems.pop(AUDIT, None)
+            return
+        source = audit["data"].get("source")
+        results.problems[AUDIT] = f"{folder / AUDIT} 检查的是另一份数据（{source}），没有放进来。"
 
 
 def unexpected(file_name: str, error: Exception) -> str:
@@ -126,6 +157,12 @@ def _read_object(path: Path) -> dict:
     if not isinstance(value, dict):
         raise TypeError("最外层应为对象")
     return value
+
+
+def _read_audit(path: Path) -> tuple[dict, set[str]]:
+    """The audit, and the fingerprints of the splits that it is about."""
+    audit = _read_object(path)
+    return audit, set(audit["data"]["fingerprints"].values())
 
 
 def _read_predictions(path: Path) -> Predictions:

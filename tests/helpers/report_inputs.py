@@ -163,7 +163,12 @@ def audit_json(test: Predictions) -> dict:
     found = {"method": "字符 1–3-gram TF-IDF + 逻辑回归", "note": None, "checked": 900, "found": 61, "top": rows}
     splits = {"train": {"n": 9600, "repeated_rows": 1367, "both_labels": {"texts": 25}}}
     overlaps = [{"split": "test", "also_in": "train", "rows": 335, "share": 335 / 1200, "other_label": 9}]
-    described = {"data": {"source": "ChnSentiCorp"}, "splits": splits, "overlaps": overlaps}
+    fingerprints = {"train": "1111222233334444", "test": DATA["fingerprint"]}
+    described = {
+        "data": {"source": "ChnSentiCorp", "fingerprints": fingerprints},
+        "splits": splits,
+        "overlaps": overlaps,
+    }
     return described | {"suspicious_labels": found, "environment": ENVIRONMENT}
 
 

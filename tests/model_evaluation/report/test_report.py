@@ -385,6 +385,40 @@ def test_results_that_do_not_belong_together_are_pointed_out(tmp_path, folder):
     assert "来自不同的数据" in page.text and "不是同一次预测" in page.text and "来自不同的模型" in page.text
 
 
+def test_the_audit_of_another_data_set_is_named_and_not_shown(tmp_path, folder):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in folder.glob("*.json*"):
+        (run / path.name).write_bytes(path.read_bytes())
+    audit = json.loads((run / "data_audit.json").read_text(encoding="utf-8"))
+    other = audit | {"data": {"source": "他人的评论.csv", "fingerprints": {"train": "f" * 16}}}
+    write_json(run / "data_audit.json", other)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert f"{run / 'data_audit.json'} 检查的是另一份数据（他人的评论.csv），没有放进来。" in page.text
+    assert "1,367" not in page.text and "可疑的标注" not in page.text
+
+    # The one in the folder above is of these rows, or of the data set that they are a sample of.
+    write_json(tmp_path / "data_audit.json", audit)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "检查的数据：ChnSentiCorp" in page.text and "1,367" in page.text and "另一份数据" not in page.text
+    write_json(run / "run.json", {"split_fingerprints": {"train": "f" * 16}})
+    assert "检查的数据：他人的评论.csv" in Page(write_report(run).read_text(encoding="utf-8")).text
+
+
+def test_commands_for_what_is_missing_are_those_of_the_run(tmp_path):
+    metrics = metrics_json(invented())
+    write_json(tmp_path / "metrics.json", metrics | {"data": metrics["data"] | {"source": "mine.csv"}})
+    write_json(tmp_path / "run.json", {"flags": {"test_file": "my file.csv", "max_samples": 50, "ordinal": True}})
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    flags = "--model_path outputs/lora_adapter --test_file 'my file.csv' --max_samples 50 --ordinal"
+    assert f"python model_evaluation/benchmark.py {flags} " in text
+    assert "--output_dir" not in text  # so that the step goes to the folder of the same run
+    write_json(tmp_path / "run.json", {"flags": {"output_dir": "mine"}})
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "python -m data.audit --output_dir mine" in text
+    assert "benchmark.py --model_path outputs/lora_adapter --output_dir mine" in text
+
+
 def test_the_script_writes_the_page_and_names_a_folder_without_results(folder, tmp_path):
     (folder / "report.html").unlink(missing_ok=True)  # there if another test of this worker wrote it
     result = run_script("model_evaluation/report_generator.py", "--output_dir", folder)
