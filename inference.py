@@ -3,6 +3,7 @@
     python inference.py --text "酒店很干净，下次还来" --text "屏幕有坏点"
     python inference.py --interactive
     python inference.py --input reviews.csv --output predictions.csv --text_column 评论
+    python inference.py --input reviews.xlsx --output predictions.csv --text_column 评论 --on_bad_rows skip
     python inference.py --input reviews.csv --output predictions.csv --text_column 评论 --resume
 
 In a program:
@@ -29,6 +30,7 @@ for package in ("runtime", "configs", "data", "modeling", "prediction"):
         raise ImportError(f"{found.origin} 与 {HERE} 的包 {package} 同名，挡住了它：请给前者改名，或从别的文件夹运行")
 
 from configs.command_line import ArgumentParser, help_text
+from configs.fields import encoding_problem
 from runtime.errors import UserError, run_script
 from runtime.hub_download import HUB_HELP, HUB_VARIABLE, HUBS
 from runtime.processes import is_main, world_size
@@ -95,11 +97,18 @@ def parse_args():
     parser.add_argument("--text", action="append", default=[], help="一条评论；可以重复给出")
     parser.add_argument("--demo", action="store_true", help="预测几条自带的例句")
     parser.add_argument("--interactive", action="store_true", help="在提示符下逐条输入；quit、exit 或 Ctrl-D 结束")
-    parser.add_argument("--input", type=Path, help="评论文件：.txt 每行一条，或 .jsonl .json .csv .tsv .parquet")
+    parser.add_argument("--input", type=Path, help="评论文件：.txt 每行一条，或 .jsonl .json .csv .tsv .xlsx .parquet")
     parser.add_argument(
         "--output", type=Path, help="--input 的结果文件：.jsonl 或 .csv（默认在输入旁边加 .predictions.jsonl）"
     )
     parser.add_argument("--text_column", default="text", help="--input 里文本的列名（默认 text）")
+    parser.add_argument("--encoding", help="--input 的编码（如 gb18030、big5）；不给则按整个文件自动判断")
+    parser.add_argument(
+        "--on_bad_rows",
+        choices=("error", "skip"),
+        default="error",
+        help="--input 里有空的或读不出的行：error 列出它们就结束（默认）；skip 跳过，在结果里留空并写明 reason",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="--input 中断以后接着算：输入、模型和参数都须与那时相同；不加则从头开始"
     )
@@ -121,6 +130,10 @@ def parse_args():
         parser.error("--output 要和 --input 一起用；--text 的结果打印在屏幕上")
     if args.resume and not args.input:
         parser.error("--resume 要和 --input 一起用")
+    if (args.encoding or args.on_bad_rows != "error") and not args.input:
+        parser.error("--encoding 和 --on_bad_rows 要和 --input 一起用")
+    if problem := encoding_problem(args.encoding):
+        parser.error(problem)
     if args.min_precision is not None and not 0 < args.min_precision < 1:
         parser.error(f"--min_precision：应在 0 和 1 之间，得到 {args.min_precision}")
     return args
@@ -170,7 +183,10 @@ def predict_input(predictor: "SentimentPredictor", args) -> None:
 
     target = args.output or args.input.with_suffix(".predictions.jsonl")
     model = model_fingerprint(args.model_path, args.base_model_name)
-    count = predict_file(predictor, args.input, target, args.text_column, model=model, resume=args.resume)
+    count = predict_file(
+        predictor, args.input, target, args.text_column, model=model, resume=args.resume,
+        encoding=args.encoding, on_bad_rows=args.on_bad_rows,
+    )  # fmt: skip
     if is_main():
         print(f"{count:,} 条预测写在 {target}", file=sys.stderr)
 

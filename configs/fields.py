@@ -43,6 +43,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"（是不是 {near[0]}？）" if near else ""
 
 
+def encoding_problem(name: str | None) -> str | None:
+    """The reason why `--encoding` names no encoding of Chinese texts; None where it does, or is not given."""
+    try:
+        if name is not None:
+            "评论".encode(name)
+    except (LookupError, ValueError):
+        return f"--encoding：不是能写汉字的编码 {name!r:.40}（可用 utf-8、gb18030、gbk、big5、utf-16 等）"
+    return None
+
+
 def _problem_of(value: Any, bounds: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "应为有限的数"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class RawReview:
     text: Any = None
     label: Any = None
     problem: str | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)  # its other columns, where they are asked for
 
 
 @dataclass

@@ -158,7 +158,10 @@ def labelled_rows(
 
 
 def sound_reviews(
-    reviews: Iterable[RawReview], source: str, problem_of: Callable[[RawReview], str | None]
+    reviews: Iterable[RawReview],
+    source: str,
+    problem_of: Callable[[RawReview], str | None],
+    advice: str = "请改正后再运行",
 ) -> Iterator[RawReview]:
     """The reviews without a problem, one at a time; those with one end it in one `UserError`, after the last."""
     found, bad, shown = 0, 0, []
@@ -173,7 +176,7 @@ def sound_reviews(
             shown.append(f"{review.where}：{problem}")
     if bad:
         more = f"\n  ……共 {bad} 行有问题" if bad > SHOWN_PROBLEMS else ""
-        raise UserError(f"{source} 有不能用的行，请改正后再运行：\n  " + "\n  ".join(shown) + more)
+        raise UserError(f"{source} 有不能用的行，{advice}：\n  " + "\n  ".join(shown) + more)
     if not found:
         raise UserError(f"{source} 里没有数据行")
 

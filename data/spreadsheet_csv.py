@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from runtime.atomic_files import atomic_write
 # A cell that begins so is read as a formula by spreadsheets; a leading quote makes it text. The last four are
 # full-width, which East Asian versions take for the others (https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+PLAIN_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)  # -5.00 is no formula, and stays a number
 SEPARATORS = ("\t", "\r", "\n")
 BYTE_ORDER_MARK = "\ufeff"  # without it Excel shows Chinese as noise
 # Half a surrogate pair, which no encoding has, is written as \udxxx: in JSON that is just what it is.
@@ -28,7 +30,7 @@ def encode_answers(answers: list[dict[str, Any]], suffix: str, first: bool) -> b
     In .csv each label's probability has its own column.
     """
     if suffix.lower() == ".jsonl":
-        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+        text = "".join(json.dumps(answer, ensure_ascii=False, default=str) + "\n" for answer in answers)
     else:
         text = csv_text([flatten(answer) for answer in answers], header=first)
     return text.encode(**ENCODING)
@@ -46,10 +48,17 @@ def csv_text(rows: list[dict[str, Any]], header: bool = True) -> str:
     if header:
         file.write(BYTE_ORDER_MARK)
         writer.writerow([spreadsheet_text(name) for name in (rows[0] if rows else ())])
-    writer.writerows(
-        [spreadsheet_text(value) if isinstance(value, str) else value for value in row.values()] for row in rows
-    )
+    writer.writerows([cell(value) for value in row.values()] for row in rows)
     return file.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """A value as the csv module takes it; lists and objects of a .jsonl file as JSON."""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if not isinstance(value, str) or PLAIN_NUMBER.fullmatch(value):
+        return value
+    return spreadsheet_text(value)
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,17 +4,22 @@
 
 The file is read twice, a few rows at a time: first every row is checked, then they are predicted in chunks. Chunks
 begin at fixed rows, and the answers of a chunk are computed together, so that the output is the same to the byte
-wherever a run was killed and taken up again.
+wherever a run was killed and taken up again. Every row of the input is a row of the output, which begins with the
+input's other columns; with `on_bad_rows="skip"` one that cannot be predicted has no answer but a `reason`.
 """
 
-from collections.abc import Iterator
+import math
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data.dataset import RawReview
+from data.labels import sound_reviews, text_problem
 from data.sources.record_reader import require_file
-from data.sources.review_files import read_texts
+from data.sources.review_files import read_input
 from data.spreadsheet_csv import encode_answers
 from prediction.predictor import SentimentPredictor
 from prediction.resumable_file import PartialFile
@@ -25,29 +30,52 @@ from runtime.processes import is_main
 
 CHUNK = 4096  # enough to put texts of like length together, a few megabytes of answers
 OUTPUT_TYPES = (".jsonl", ".csv")
+ERROR, SKIP = ON_BAD_ROWS = ("error", "skip")
+ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted", "reason")
+MOST_COLUMNS = 1000  # in a .jsonl file every row may bring new ones
 
 
 def predict_file(
-    predictor: SentimentPredictor, source: Path, target: Path, text_column: str, *, model: str, resume: bool
+    predictor: SentimentPredictor,
+    source: Path,
+    target: Path,
+    text_column: str,
+    *,
+    model: str,
+    resume: bool,
+    encoding: str | None = None,
+    on_bad_rows: str = ERROR,
 ) -> int:
-    """Write the answers to `target` and return how many; it keeps its old content until the new one is whole.
+    """Write the answers to `target` and return how many rows; it keeps its old content until the new one is whole.
 
     `model` names the model (`model_fingerprint`). With `resume`, what an earlier process has left is gone on with.
+    Rows that cannot be predicted are a `UserError` that names them, or are skipped.
     Of several processes at work together all predict and the first one writes.
     """
     from tqdm import tqdm
 
     check_target(source, target)
     before = _state(source)
-    total = sum(1 for _ in read_texts(source, text_column))
+    total, bad, others = _look_through(source, text_column, encoding, skip=on_bad_rows == SKIP)
+    columns = _output_names(others, predictor.labels)
+    if is_main():
+        _say_what_differs(source, columns, bad, total)
     key = partial_key(predictor, source, target, text_column, model)
+    key |= {"--encoding": encoding, "--on_bad_rows": on_bad_rows}
     with PartialFile(target, key, resume) if is_main() else nullcontext() as partial:
         done = broadcast_from_main(partial and partial.rows)
         with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
-            for chunk in chunks(islice(read_texts(source, text_column), done, None), CHUNK):
-                answers = predictor.predict_batch(chunk, progress=total > CHUNK)
+            for chunk in chunks(islice(read_input(source, text_column, encoding), done, None), CHUNK):
+                problems = [_problem_of(review, text_column) for review in chunk]
+                texts = [review.text for review, problem in zip(chunk, problems, strict=True) if problem is None]
+                answers = iter(predictor.predict_batch(texts, progress=total > CHUNK))
+                rows = []
+                for review, problem in zip(chunk, problems, strict=True):
+                    row = {new: _carried(review.others.get(name)) for name, new in columns.items()}
+                    row |= next(answers) if problem is None else _no_answer(predictor, review.text)
+                    rows.append(row | ({"reason": problem} if on_bad_rows == SKIP else {}))
                 if partial:
-                    partial.append(encode_answers(answers, target.suffix, first=done == 0), len(chunk))
+                    partial.append(encode_answers(rows, target.suffix, first=done == 0), len(chunk))
                 done += len(chunk)
                 bar.update(len(chunk))
         if _state(source) != before or done != total:
@@ -68,9 +96,73 @@ def check_target(source: Path, target: Path) -> None:
         raise UserError(f"--output：{target} 是文件夹，应为文件")
 
 
-def chunks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    while chunk := list(islice(texts, size)):
+def chunks(reviews: Iterator[RawReview], size: int) -> Iterator[list[RawReview]]:
+    while chunk := list(islice(reviews, size)):
         yield chunk
+
+
+def _look_through(source: Path, text_column: str, encoding: str | None, *, skip: bool) -> tuple[int, int, list[str]]:
+    """(rows, those that cannot be predicted, names of all other columns); `UserError` for such rows unless `skip`."""
+    names: dict[str, None] = {}
+
+    def reviews() -> Iterator[RawReview]:
+        for review in read_input(source, text_column, encoding):
+            if not names.keys() >= review.others.keys():
+                names.update(dict.fromkeys(review.others))
+                if len(names) > MOST_COLUMNS:
+                    raise UserError(f"{source} 有 {MOST_COLUMNS:,} 列以上（{review.where}），不像是一张表")
+            yield review
+
+    if skip:
+        total = bad = 0
+        for review in reviews():
+            total += 1
+            bad += _problem_of(review, text_column) is not None
+        if bad == total:
+            raise UserError(f"{source} 里没有一行能预测（共 {total:,} 行）；去掉 --on_bad_rows {SKIP} 可看到原因")
+        return total, bad, list(names)
+    advice = f"请改正；或加 --on_bad_rows {SKIP}，跳过它们，照样预测其余的行"
+    total = sum(1 for _ in sound_reviews(reviews(), str(source), lambda one: _problem_of(one, text_column), advice))
+    return total, 0, list(names)
+
+
+def _problem_of(review: RawReview, text_column: str) -> str | None:
+    return review.problem or text_problem(review.text, text_column)
+
+
+def _output_names(others: list[str], labels: Sequence[str]) -> dict[str, str]:
+    """Column of the input -> its name in the output: the same, or input_… where an answer has that name."""
+    taken = {*ANSWER_COLUMNS, *(f"probability_{label}" for label in labels)}
+    names = {}
+    for name in others:
+        new = name
+        while new in taken or (new != name and new in others):
+            new = f"input_{new}"
+        names[name] = new
+        taken.add(new)
+    return names
+
+
+def _say_what_differs(source: Path, columns: dict[str, str], bad: int, total: int) -> None:
+    renamed = "、".join(f"{name} 写作 {new}" for name, new in columns.items() if new != name)
+    if renamed:
+        print(f"{source} 有与结果同名的列：{renamed}", file=sys.stderr)
+    if bad:
+        print(f"{source} 的 {total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
+
+
+def _no_answer(predictor: SentimentPredictor, text: Any) -> dict[str, Any]:
+    """An answer's keys, empty but for the text."""
+    answer = {"text": text, "label": None, "label_id": None, "confidence": None}
+    answer["probabilities"] = dict.fromkeys(predictor.labels)
+    return answer if predictor.threshold is None else answer | {"accepted": None}
+
+
+def _carried(value: Any) -> Any:
+    """A value of the input as JSON can have it; times, decimals and bytes of a .parquet file become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, bool, int, float, list, dict)) else str(value)
 
 
 def partial_key(

@@ -1,10 +1,10 @@
-"""The rows of .jsonl, .json, .csv, .tsv, .parquet and .txt files as they stand, a few at a time.
+"""The rows of .jsonl, .json, .csv, .tsv, .xlsx, .parquet and .txt files as they stand, a few at a time.
 
     for where, record in read_records(Path("reviews.csv"), {"text", "label"}):
         ...  # ("第 2 行", {"text": …, "label": …}), or ("第 3 行", BadRow("有 3 格，表头有 2 格"))
 
 Only a .json file is read whole: its list cannot be taken apart before its end is seen. A file that cannot be
-read at all (another encoding, no permission, compressed) is a `UserError` that says what to do.
+read at all (no known encoding, no permission, compressed) is a `UserError` that says what to do.
 """
 
 import csv
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.sources.text_encoding import encoding_of
+from data.sources.workbook import sheet_rows
 from runtime.errors import UserError, first_line
 
 # A cell this long (in characters) is a quotation mark without its partner; without a limit the rest of the file is one.
@@ -21,12 +23,12 @@ LONGEST_CELL = 1 << 25
 PARQUET_ROWS = 1024
 FOREIGN_FILES = {
     b"\x1f\x8b": "是 gzip 压缩文件，请先解压（gzip -d）",
-    b"PK\x03\x04": "是 Excel 工作簿或 zip 文件，请用表格软件另存为“CSV UTF-8”",
-    b"\xd0\xcf\x11\xe0": "是旧版 Excel 工作簿，请用表格软件另存为“CSV UTF-8”",
-    b"\xff\xfe": "是 UTF-16 编码，请先转换：iconv -f UTF-16 -t UTF-8 {name} > 新文件",
-    b"\xfe\xff": "是 UTF-16 编码，请先转换：iconv -f UTF-16 -t UTF-8 {name} > 新文件",
+    b"PK\x03\x04": "是 zip 文件；若是 Excel 工作簿，请把扩展名改为 .xlsx",
+    b"\xd0\xcf\x11\xe0": "是旧版 Excel 工作簿，请用 Excel 打开，另存为 .xlsx",
     b"PAR1": "是 parquet 文件，请把扩展名改为 .parquet",
 }
+FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+NUL = "有 NUL 字节：这不是文本，或者是不带标记的 UTF-16 编码（用 --encoding utf-16-le）"
 
 
 class BadRow(ValueError):
@@ -36,14 +38,26 @@ class BadRow(ValueError):
 Record = tuple[str, dict[str, Any] | BadRow]  # (where it stands, e.g. "第 3 行", column -> value)
 
 
-def read_records(path: Path, columns: set[str]) -> Iterator[Record]:
-    """Every row, in order; blank lines are passed over. `columns` must stand in the header where there is one."""
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
+def read_records(path: Path, columns: set[str], encoding: str | None = None, every: bool = False) -> Iterator[Record]:
+    """Every row, in order; blank lines are passed over. `columns` must stand in the header where there is one.
+
+    `encoding` forces that of a text file (`encoding_of`). A .parquet file's other columns are read with `every` alone.
+    """
     require_file(path)
-    if reader is None:
-        raise UserError(f"{path}：不认识的文件类型 {path.suffix!r}，应为 {' '.join(readers)} 之一")
-    return reader(path, columns)
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
+        return _jsonl(path, encoding)
+    if kind == ".json":
+        return _json(path, encoding)
+    if kind in (".csv", ".tsv"):
+        return _table(path, columns, _csv_rows(path, encoding))
+    if kind == ".xlsx":
+        return _table(path, columns, ((f"第 {number} 行", cells) for number, cells in sheet_rows(path)))
+    if kind == ".parquet":
+        return _parquet(path, columns, every)
+    if kind == ".xls":
+        raise UserError(f"{path} 是旧版 Excel 工作簿，请用 Excel 打开，另存为 .xlsx")
+    raise UserError(f"{path}：不认识的文件类型 {path.suffix!r}，应为 {' '.join(FILE_TYPES)} 之一")
 
 
 def require_file(path: Path) -> None:
@@ -58,51 +72,31 @@ def require_file(path: Path) -> None:
         raise UserError(f"{path} 不是文件，请给出文件的路径")
 
 
-def text_lines(path: Path, newline: str = "\n") -> Iterator[str]:
+def text_lines(path: Path, encoding: str | None = None, newline: str = "\n") -> Iterator[str]:
     """Lines with their ends, as `open(newline=…)` finds them; a byte-order mark at the beginning is dropped."""
     try:
-        _refuse_foreign(path)
-        with open(path, encoding="utf-8-sig", newline=newline) as file:
-            for number, line in enumerate(file, start=1):
-                if "\0" in line:
-                    raise UserError(f"{path} 第 {number} 行有 NUL 字节：它不是文本文件，或者是不带标记的 UTF-16 编码")
-                yield line
+        with open(path, "rb") as file:
+            start = file.read(4)
+        for magic, advice in FOREIGN_FILES.items():
+            if start.startswith(magic):
+                raise UserError(f"{path} {advice}")
+        with open(path, encoding=encoding_of(path, encoding), newline=newline) as file:
+            for number, line in enumerate(file):
+                yield line if number else line.removeprefix("\ufeff")
     except OSError as error:
         raise UserError(f"不能读 {path}：{_reason(error)}") from None
     except UnicodeDecodeError:
-        raise UserError(
-            f"{path} 第 {_first_undecodable(path)} 行不是 UTF-8 编码。若是 GBK 文件，请先转换：\n"
-            f"  iconv -f GB18030 -t UTF-8 {path.name} > 新文件"
-        ) from None
-
-
-def _refuse_foreign(path: Path) -> None:
-    with open(path, "rb") as file:
-        start = file.read(4)
-    for magic, advice in FOREIGN_FILES.items():
-        if start.startswith(magic):
-            raise UserError(f"{path} " + advice.format(name=path.name))
-
-
-def _first_undecodable(path: Path) -> int:
-    """Number of the line; a line feed is never a part of another character in UTF-8."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 0
+        raise UserError(f"{path} 在读取过程中被改动了；请重新运行") from None
 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _jsonl(path: Path, columns: set[str]) -> Iterator[Record]:
-    for number, line in enumerate(text_lines(path), start=1):
+def _jsonl(path: Path, encoding: str | None) -> Iterator[Record]:
+    for number, line in enumerate(text_lines(path, encoding), start=1):
         if line.strip():
-            yield f"第 {number} 行", _parsed(line)
+            yield f"第 {number} 行", BadRow(NUL) if "\0" in line else _parsed(line)
 
 
 def _parsed(line: str) -> dict[str, Any] | BadRow:
@@ -118,9 +112,9 @@ def _unreadable(error: Exception) -> str:
     return "JSON 嵌套太深" if isinstance(error, RecursionError) else "JSON 里有一个太长的整数"
 
 
-def _json(path: Path, columns: set[str]) -> Iterator[Record]:
+def _json(path: Path, encoding: str | None) -> Iterator[Record]:
     try:
-        items = json.loads("".join(text_lines(path)))
+        items = json.loads("".join(text_lines(path, encoding)))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} 第 {error.lineno} 行不是合法的 JSON（{error.msg}）；一行一个对象的文件请用 .jsonl"
@@ -137,32 +131,13 @@ def _as_record(item: Any) -> dict[str, Any] | BadRow:
     return item if isinstance(item, dict) else BadRow(f"应为一个 JSON 对象，得到 {item!r:.40}")
 
 
-def _csv(path: Path, columns: set[str]) -> Iterator[Record]:
+def _csv_rows(path: Path, encoding: str | None) -> Iterator[tuple[str, list[str] | BadRow]]:
+    """Each row, or why it is none, with the line on which it begins; no blank lines."""
     csv.field_size_limit(LONGEST_CELL)
     # newline="": the csv module itself tells a line's end from a line break inside quotes. strict: a quotation
     # mark without its partner would make one review of all the rows that follow.
-    reader = csv.reader(
-        text_lines(path, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-    )
-    header = None
-    for where, row in _csv_rows(reader):
-        if header is None:
-            if isinstance(row, BadRow):
-                raise UserError(f"{path} 的表头：{row}")
-            header = [name.strip() for name in row]
-            _check_header(path, header, columns)
-        elif isinstance(row, BadRow):
-            yield where, row
-        elif row and len(row) != len(header):
-            yield where, BadRow(f"有 {len(row)} 格，表头有 {len(header)} 格（文本里有逗号时要加引号）")
-        elif row:
-            yield where, dict(zip(header, row, strict=True))
-    if header is None:
-        _check_header(path, [], columns)
-
-
-def _csv_rows(reader) -> Iterator[tuple[str, list[str] | BadRow]]:
-    """Each row, or why it is none, with the line on which it begins."""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(text_lines(path, encoding, newline=""), delimiter=delimiter, strict=True)
     while True:
         where = f"第 {reader.line_num + 1} 行"
         try:
@@ -171,19 +146,63 @@ def _csv_rows(reader) -> Iterator[tuple[str, list[str] | BadRow]]:
             return
         except csv.Error as error:
             yield where, BadRow(_csv_fault(str(error)))
-        else:
+            continue
+        if any("\0" in cell for cell in row):
+            yield where, BadRow(NUL)
+        elif row:
             yield where, row
+
+
+def _table(path: Path, columns: set[str], rows: Iterator[tuple[str, list[Any] | BadRow]]) -> Iterator[Record]:
+    """Rows below a header as records. A sheet's rows end at their last cell, those of a text file at the line's end."""
+    header: list[str] | None = None
+    is_sheet = path.suffix.lower() == ".xlsx"
+    for where, row in rows:
+        if header is None:
+            if isinstance(row, BadRow):
+                raise UserError(f"{path} 的表头（{where}）：{row}")
+            names = [str(name).strip() for name in row]
+            _check_header(path, names, columns)
+            header = _distinct(names)
+            continue
+        if is_sheet and not isinstance(row, BadRow):
+            row = row + [""] * (len(header) - len(row))
+        if isinstance(row, BadRow):
+            yield where, row
+        elif len(row) == len(header):
+            yield where, dict(zip(header, row, strict=True))
+        elif is_sheet:
+            yield where, BadRow(f"第 {len(row)} 列有内容，表头却只有 {len(header)} 列")
+        else:
+            yield where, BadRow(f"有 {len(row)} 格，表头有 {len(header)} 格（文本里有逗号时要加引号）")
+    if header is None:
+        _check_header(path, [], columns)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Column names that differ: one that has none is 第 3 列, one that stands a second time 备注_2."""
+    found: list[str] = []
+    for number, name in enumerate(names, start=1):
+        new = name = name or f"第 {number} 列"
+        repeat = 1
+        while new in found or (repeat > 1 and new in names):
+            repeat += 1
+            new = f"{name}_{repeat}"
+        found.append(new)
+    return found
 
 
 def _csv_fault(message: str) -> str:
     if "field limit" in message:
         return f"从这里起的一格超过 {LONGEST_CELL:,} 个字符，多半是引号没有配对"
+    if "NUL" in message:  # Python 3.10 says so; later ones read it
+        return NUL
     if "unexpected end" in message:
         return "从这里起引号没有配对，直到文件结束"
     return '引号没有配对：引号里的引号要写两个（""），结束的引号后面只能是分隔符'
 
 
-def _parquet(path: Path, columns: set[str]) -> Iterator[Record]:
+def _parquet(path: Path, columns: set[str], every: bool) -> Iterator[Record]:
     import pyarrow
     from pyarrow import parquet
 
@@ -191,7 +210,7 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[Record]:
         with parquet.ParquetFile(path) as file:
             _check_header(path, file.schema_arrow.names, columns)
             number = 0
-            for batch in file.iter_batches(PARQUET_ROWS, columns=sorted(columns)):
+            for batch in file.iter_batches(PARQUET_ROWS, columns=None if every else sorted(columns)):
                 for record in batch.to_pylist():
                     number += 1
                     yield f"第 {number} 行", record

@@ -46,13 +46,24 @@ PARQUET = table(text=["很好", "太差"] * 50, label=[1, 0] * 50)
 
 # name of the file, content, words of the message
 REFUSED = {
-    "GBK": ("a.csv", GOOD.encode("gbk"), ["第 2 行", "GBK", "iconv"]),
-    "UTF-16": ("a.csv", GOOD.encode("utf-16"), ["UTF-16", "iconv"]),
-    "UTF-16 big-endian": ("a.jsonl", b"\xfe\xff" + '{"text": "好"}'.encode("utf-16-be"), ["UTF-16"]),
+    "two encodings": (
+        "a.csv",
+        GOOD.encode() + "还行，就是贵,0\n".encode("gbk"),
+        ["混着两种", "第 2 行是 UTF-8", "第 4 行却不是"],
+    ),
+    "no encoding": ("a.csv", HEADER.encode() + b"ok,1\n\xff\xff,0\n", ["第 3 行不是 UTF-8", "第 3 行不是 GB18030"]),
+    "a damaged character": (
+        "a.csv",
+        GOOD.encode("gbk") + b"\xc4,1\n",
+        ["不能判断", "第 4 行不是 GB18030", "--encoding"],
+    ),
+    "half a mark's encoding": ("a.csv", b"\xef\xbb\xbf" + GOOD.encode("gbk"), ["标明是 UTF-8", "第 2 行却不是"]),
+    "cut UTF-16": ("a.csv", GOOD.encode("utf-16")[:-1], ["标明是 UTF-16", "第 3 行却不是"]),
     "UTF-16 without mark": ("a.csv", "text,label\nok,1\n".encode("utf-16-le"), ["第 1 行", "NUL"]),
     "NUL bytes": ("a.csv", HEADER + "很\0好,1\n", ["第 2 行", "NUL"]),
+    "NUL bytes in GBK": ("a.csv", (HEADER + "很\0好,1\n").encode("gbk"), ["第 2 行", "NUL"]),
     "NUL bytes in jsonl": ("a.jsonl", '{"text": "好", "label": 1}\n\0\0\0\0', ["第 2 行", "NUL"]),
-    "broken in the middle": ("a.jsonl", b'{"text": "ok", "label": 1}\n' * 9000 + b"\xe5\xa5", ["第 9001 行", "UTF-8"]),
+    "broken in the middle": ("a.jsonl", b'{"text": "ok", "label": 1}\n' * 9000 + b"\xe5", ["第 9001 行", "UTF-8"]),
     "quote without partner": ("a.csv", HEADER + '1,1\n"很好,1\n太差,0\n', ["第 3 行", "引号"]),
     "quote without partner in the last cell": ("a.csv", 'label,text\n1,"很好\n0,太差\n', ["第 2 行", "引号"]),
     "text behind a quote": ("a.csv", HEADER + '"很好"呀,1\n太差,0\n', ["第 2 行", "引号"]),
@@ -88,9 +99,9 @@ REFUSED = {
     "text control characters": ("a.jsonl", '{"text": "\\u0000\\u0001", "label": 1}', ["第 1 行", "空"]),
     "gzip by name": ("a.csv.gz", gzip.compress(GOOD.encode()), [".gz", ".csv"]),
     "gzip under another name": ("a.csv", gzip.compress(GOOD.encode()), ["gzip", "解压"]),
-    "workbook": ("a.xlsx", b"PK\x03\x04", [".xlsx", ".csv"]),
-    "workbook under another name": ("a.csv", b"PK\x03\x04\x14\0", ["Excel", "CSV UTF-8"]),
-    "old workbook under another name": ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", ["Excel", "CSV UTF-8"]),
+    "workbook under another name": ("a.csv", b"PK\x03\x04\x14\0", ["Excel", "改为 .xlsx"]),
+    "old workbook": ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", ["旧版 Excel", "另存为 .xlsx"]),
+    "old workbook under another name": ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", ["旧版 Excel", "另存为 .xlsx"]),
     "parquet under another name": ("a.csv", PARQUET, [".parquet"]),
     "no type": ("reviews", GOOD, [".csv", ".jsonl"]),
     "nested too deep": ("a.jsonl", "[" * 200_000, ["第 1 行", "太深"]),
@@ -171,17 +182,32 @@ READ = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", READ)
+ENCODED = {  # and the encoding that the message names
+    "GBK": ("a.csv", GOOD.encode("gbk"), "GB18030"),
+    "GBK in jsonl": (
+        "a.jsonl",
+        '{"text": "很好", "label": 1}\n{"text": "太差", "label": 0}\n'.encode("gbk"),
+        "GB18030",
+    ),
+    "GB18030 with mark": ("a.csv", ("\ufeff" + GOOD).encode("gb18030"), "GB18030"),
+    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "UTF-16"),
+    "UTF-16 big-endian": ("a.tsv", b"\xfe\xff" + GOOD.replace(",", "\t").encode("utf-16-be"), "UTF-16"),
+}
+
+
+@pytest.mark.parametrize("case", [*READ, *ENCODED])
 def test_a_file_that_only_looks_odd_is_read_in_full(case, good, tmp_path):
     """Through the audit, which says how many rows of each label there are and hashes them all."""
     from data.dataset import Rows
 
-    name, content, rows = READ[case]
+    name, content, rows = READ[case] if case in READ else (*ENCODED[case][:2], ROWS)
     put(tmp_path / name, content)
     result = run_main(
         audit.main, "--train_file", good, "--validation_file", tmp_path / name, "--output_dir", tmp_path / "out"
     )
     assert result.returncode == 0, result.stderr
+    if case in ENCODED:
+        assert result.stderr.count(f"按 {ENCODED[case][2]}") == 1, result.stderr
     found = json.loads((tmp_path / "out" / "data_audit.json").read_text(encoding="utf-8"))
     expected = Rows([text for text, _ in rows], [label for _, label in rows])
     assert found["splits"]["validation"]["n"] == len(rows)
@@ -230,7 +256,7 @@ def test_no_permission(good, tmp_path, place):
 # ---- files to predict
 
 UNPREDICTABLE = {
-    "GBK": ("a.txt", "很好\n太差\n".encode("gbk"), ["第 1 行", "GBK"]),
+    "two encodings": ("a.txt", "很好\n".encode() + "太差\n".encode("gbk"), ["混着两种", "第 1 行是 UTF-8", "第 2 行"]),
     "empty": ("a.txt", "\n \n", ["没有数据行"]),
     "NUL bytes": ("a.txt", "很好\n\0\n", ["第 2 行", "NUL"]),
     "invisible line": ("a.txt", "很好\n\u200b\n", ["第 2 行", "空"]),
@@ -258,7 +284,7 @@ def test_an_input_that_cannot_be_read_leaves_the_old_output(case, plain_adapter,
 
 
 def test_real_command_lines_say_the_same(tmp_path):
-    (tmp_path / "a.csv").write_bytes(GOOD.encode("gbk"))
+    (tmp_path / "a.csv").write_bytes(GOOD.encode("gbk") + b"\xff\n")
     assert_one_message(run_script("-m", "data.audit", "--train_file", tmp_path / "a.csv"), "GBK", "第 2 行")
     blind = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     assert run_script("inference.py", "--help", env=blind).returncode == 0
