@@ -18,8 +18,7 @@ from configs.lora_config import LoraSettings
 from configs.training_config import TrainingConfig
 from data.audit import __main__ as audit
 from model_evaluation import confidence_analysis, report_generator, run_full_eval
-from training.checkpoints import find_checkpoints, read_manifest, step_of
-from training.trainer import fingerprint
+from training.checkpoints import find_checkpoints, fingerprint, read_manifest, step_of
 
 CLASSES = [TrainingConfig, LoraSettings]
 
