@@ -42,7 +42,7 @@ def fetch_from_modelscope(
     config = HubConfig()
     repository = config.cache_dir / f"{kind}s" / name.replace("/", "--")
     revision = commit.removeprefix(OF_MODELSCOPE) if commit else None
-    if revision and not COMMIT.fullmatch(revision):
+    if revision is not None and not COMMIT.fullmatch(revision):
         raise UserError(f"{CHINESE_KIND[kind]} {name}：{commit} 不是 ModelScope 的提交")
     if revision and _is_whole(repository, revision, patterns):
         return repository / "snapshots" / revision, f"{OF_MODELSCOPE}{revision}"
@@ -51,7 +51,8 @@ def fetch_from_modelscope(
     try:
         files, head = _listing(config, name, kind, revision or BRANCH)
         # What is recorded must bring the same files again.
-        if revision is None and _listing(config, name, kind, head)[0] != files:
+        known = _read(repository / "trees" / f"{head}.json") == files
+        if revision is None and not known and _listing(config, name, kind, head)[0] != files:
             raise Unreachable(f"{config.endpoint} 没有说清 {BRANCH} 现在是哪个提交")
     except Unreachable as error:
         folder, commit = _last_known(repository, revision, patterns, str(error))
@@ -164,6 +165,8 @@ def _download(config: Any, name: str, kind: str, files: list[dict[str, Any]], fo
         cause = next(iter(error.failed_files.values()))
     except OSError as error:
         cause = error
+    while isinstance(cause, errors.NetworkError) and cause.__cause__ is not None:
+        cause = cause.__cause__  # the last of several attempts
     if is_disk_full(cause):
         full = disk_full_message(cause, folder / "…")
         raise UserError(f"{what} 没有下载完：{full}；也可以用环境变量 MODELSCOPE_CACHE 把缓存放到别的磁盘")

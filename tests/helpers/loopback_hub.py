@@ -124,8 +124,11 @@ class LoopbackHub:
             raise Failure(404, "RepoNotFound")
         return Repository(kind, name, folder)
 
-    def __enter__(self) -> "LoopbackHub":
-        self.server = QuietServer(("127.0.0.1", 0), Handler)
+    def handler(self) -> type["Handler"]:
+        return Handler
+
+    def __enter__(self):
+        self.server = QuietServer(("127.0.0.1", 0), self.handler())
         self.server.hub = self
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -253,9 +256,12 @@ class Handler(BaseHTTPRequestHandler):
 
 def hub_environment(url: str, home: Path, **more: str) -> dict[str, str]:
     """The environment for a client of the hub at `url` with its caches under `home`, whatever this machine has set."""
-    libraries = ("HF_", "HUGGING", "TRANSFORMERS_")
+    libraries = ("HF_", "HUGGING", "TRANSFORMERS_", "MODELSCOPE_", "SENTIMENT_HUB")
     ours = {key: value for key, value in os.environ.items() if not key.upper().startswith(libraries)}
     ours |= {"HF_ENDPOINT": url, "HF_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
+    # The other hub, which is asked where this one cannot be reached.
+    ours |= {"MODELSCOPE_ENDPOINT": "http://127.0.0.1:9", "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "0"}
+    ours |= {"MODELSCOPE_CACHE": str(home / "modelscope"), "MODELSCOPE_HOME": str(home / "modelscope_home")}
     # Downloads are counted elsewhere in the world; a test must not call there.
     return ours | {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"} | more
 
