@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from configs.config_file import plain_value, read_mapping, words
 from configs.fields import ConfigError, did_you_mean
 from runtime.errors import UserError
-from runtime.hub_download import HUB_VARIABLE
+from runtime.hub_download import HUB_VARIABLE, HUBS
 
 PRESETS = Path(__file__).parent / "presets"
 # Flags that name the rows: one on the command line takes the place of these in a file.
@@ -138,6 +138,8 @@ def parse_config(
         values |= (inherit(given) if inherit else {}) | given
     except UserError as error:
         parser.error(str(error))
+    if os.environ.get(HUB_VARIABLE) in HUBS:  # recorded like the flag; another value is told where a hub is asked
+        values.setdefault("hub", os.environ[HUB_VARIABLE])
 
     built, problems = [], []
     for cls in classes:

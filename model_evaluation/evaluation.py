@@ -236,6 +236,7 @@ def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, 
                 labels=labels,
                 text_column=config.text_column,
                 label_column=config.label_column,
+                hub=config.hub,
             )
         )
     return training_splits(config.model_path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from configs.command_line import help_text, parse_config
 from configs.evaluation_config import StepConfig
-from configs.fields import option
+from configs.fields import did_you_mean, option
 from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
@@ -55,7 +55,8 @@ class FullEvaluationConfig(StepConfig):
         unknown = [name for name in self.steps if name not in STEP_NAMES]
         if unknown:
             known = "、".join(STEP_NAMES)
-            problems.append(f"--steps：应为 {known} 中的一个或几个，逗号分隔，得到 {'、'.join(unknown)}")
+            given = "、".join(f"{name}{did_you_mean(name, STEP_NAMES)}" for name in unknown)
+            problems.append(f"--steps：应为 {known} 中的一个或几个，逗号分隔，得到 {given}")
         return problems
 
 

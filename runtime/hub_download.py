@@ -91,7 +91,9 @@ def fetch(
             if error.begun:
                 break
         except Refused as error:
-            raise UserError(f"{error}；或改用 {way_out}") from None
+            if not reasons:
+                raise UserError(f"{error}；或改用 {way_out}") from None
+            reasons.append(str(error))
     ways = [way_out]
     if MODELSCOPE not in hubs:
         ways.insert(0, "--hub modelscope（从 ModelScope 下载）")
@@ -99,7 +101,7 @@ def fetch(
         ways.insert(0, "镜像：export HF_ENDPOINT=https://hf-mirror.com（Windows：set HF_ENDPOINT=…）")
     listed = "\n".join(f"  {number}. {way}" for number, way in enumerate(ways, 1))
     why = "；".join(dict.fromkeys(reasons))
-    raise UserError(f"拿不到{what}：{why}，本机缓存里也没有它，或不完整。可以改用：\n{listed}")
+    raise UserError(f"拿不到{what}：{why}。本机缓存里也没有它，或不完整。可以改用：\n{listed}")
 
 
 def note(text: str) -> None:

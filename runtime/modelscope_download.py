@@ -39,6 +39,8 @@ def fetch_from_modelscope(
     from huggingface_hub import constants
     from modelscope_hub import HubConfig
 
+    if "/" not in name:  # there every repository has an owner
+        raise _missing(name, kind, BRANCH)
     config = HubConfig()
     repository = config.cache_dir / f"{kind}s" / name.replace("/", "--")
     revision = commit.removeprefix(OF_MODELSCOPE) if commit else None

@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network; the hub's tests set their own
+os.environ.pop("SENTIMENT_HUB", None)
 
 import inspect
 import re

@@ -168,6 +168,7 @@ def test_a_wrong_choice_in_a_plain_parsers_file(write):
         (train.main, ["--hub", "modelscop"], "modelscope？"),
         (evaluate.main, ["--splits", "test"], "--split？"),
         (evaluate.main, ["--split", "tset"], "test？"),
+        (run_full_eval.main, ["--steps", "metric,baseline"], "metrics？"),
         (inference.main, ["--txet", "好"], "--text？"),
         (inference.main, ["--hub", "hugging_face", "--text", "好"], "huggingface？"),
     ],
@@ -187,6 +188,11 @@ def test_nothing_near_is_not_guessed():
 def test_lora_path_is_another_name_of_model_path(main):
     more = ["--text", "好"] if main is inference.main else []
     assert_one_message(run_main(main, "--lora_path", "nowhere/at/all", *more), "nowhere/at/all")
+
+
+def test_the_hub_of_the_environment_is_recorded_like_the_flag(monkeypatch):
+    monkeypatch.setenv("SENTIMENT_HUB", "modelscope")
+    assert parse()[0].hub == "modelscope" and parse("--hub", "huggingface")[0].hub == "huggingface"
 
 
 def test_the_file_of_a_training_holds_every_setting(write):

@@ -237,9 +237,16 @@ def test_what_the_hub_refuses_is_told_with_its_cause(hub, status, part, words):
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])
-def test_a_name_that_is_not_there(hub, kind):
-    with pytest.raises(UserError, match=r"ModelScope 上没有.* no/such"):
-        get("no/such", kind=kind)
+@pytest.mark.parametrize("name", ["no/such", "ownerless"])
+def test_a_name_that_is_not_there(hub, kind, name):
+    with pytest.raises(UserError, match=f"ModelScope 上没有.* {name}"):
+        get(name, kind=kind)
+
+
+def test_out_of_reach_here_and_not_there_on_the_other_hub(hub):
+    with pytest.raises(UserError, match="ModelScope 上没有数据集 no/such") as error:
+        get("no/such", kind="dataset", hub="auto")
+    assert all(word in str(error.value) for word in (f"连不上 {NOWHERE}", "HF_ENDPOINT", "another way"))
 
 
 def test_an_answer_that_is_no_listing(hub, client):
