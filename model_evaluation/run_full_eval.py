@@ -55,8 +55,8 @@ class FullEvaluationConfig(StepConfig):
         unknown = [name for name in self.steps if name not in STEP_NAMES]
         if unknown:
             known = "、".join(STEP_NAMES)
-            given = "、".join(f"{name}{did_you_mean(name, STEP_NAMES)}" for name in unknown)
-            problems.append(f"--steps：应为 {known} 中的一个或几个，逗号分隔，得到 {given}")
+            near = did_you_mean(unknown[0], STEP_NAMES)
+            problems.append(f"--steps：应为 {known} 中的一个或几个，逗号分隔{near}，得到 {'、'.join(unknown)}")
         return problems
 
 

@@ -94,14 +94,18 @@ def fetch(
             if not reasons:
                 raise UserError(f"{error}；或改用 {way_out}") from None
             reasons.append(str(error))
+    raise _unobtainable(what, hubs[: len(reasons)], reasons, way_out)
+
+
+def _unobtainable(what: str, asked: list[str], reasons: list[str], way_out: str) -> UserError:
     ways = [way_out]
-    if MODELSCOPE not in hubs:
+    if MODELSCOPE not in asked:
         ways.insert(0, "--hub modelscope（从 ModelScope 下载）")
-    if HUGGING_FACE in hubs:
+    if HUGGING_FACE in asked:
         ways.insert(0, "镜像：export HF_ENDPOINT=https://hf-mirror.com（Windows：set HF_ENDPOINT=…）")
     listed = "\n".join(f"  {number}. {way}" for number, way in enumerate(ways, 1))
     why = "；".join(dict.fromkeys(reasons))
-    raise UserError(f"拿不到{what}：{why}。本机缓存里也没有它，或不完整。可以改用：\n{listed}")
+    return UserError(f"拿不到{what}：{why}。本机缓存里也没有它，或不完整。可以改用：\n{listed}")
 
 
 def note(text: str) -> None:
