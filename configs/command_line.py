@@ -128,9 +128,9 @@ def parse_config(
     given = vars(parser.parse_flags(argv))
     file = given.pop("config", None)
     in_file = parser.read_config(file) if file is not None else {}
-    for source in (given, in_file):
+    for source, where in ((given, ""), (in_file, f"--config {file}：")):
         if source.get("dataset") and source.get("train_file"):
-            parser.error("--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
+            parser.error(f"{where}--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
     replaced = {name for flag in given for name in REPLACED.get(flag, ())}
     given = {name: value for name, value in in_file.items() if name not in replaced} | given
     try:
@@ -140,7 +140,14 @@ def parse_config(
         parser.error(str(error))
     if os.environ.get(HUB_VARIABLE) in HUBS:  # recorded like the flag; another value is told where a hub is asked
         values.setdefault("hub", os.environ[HUB_VARIABLE])
+    built = build(parser, classes, values, file if in_file else None)
+    if values.get("hub"):
+        os.environ[HUB_VARIABLE] = values["hub"]  # for whatever asks a hub, here and in the processes it starts
+    return built
 
+
+def build(parser: argparse.ArgumentParser, classes: list[type], values: dict[str, Any], file: str | None) -> list[Any]:
+    """The dataclasses filled with `values`, some of them from `file`; all problems end the program in one message."""
     built, problems = [], []
     for cls in classes:
         names = {field.name for field in dataclasses.fields(cls)}
@@ -149,9 +156,7 @@ def parse_config(
         except ConfigError as error:
             problems += error.problems
     if problems:
-        parser.error("\n  ".join(problems + ([f"（有的参数来自 --config {file}）"] if in_file else [])))
-    if values.get("hub"):
-        os.environ[HUB_VARIABLE] = values["hub"]  # for whatever asks a hub, here and in the processes it starts
+        parser.error("\n  ".join([*problems, *([f"（有的参数来自 --config {file}）"] if file else [])]))
     return built
 
 

@@ -31,7 +31,7 @@ WAY_OUT = "--model_name 本地文件夹，或 --preset tiny（内置小模型，
 
 
 def find_model(name: str, commit: str | None = None) -> tuple[str, str | None]:
-    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else the hub's; commit or None.
+    """(folder, commit): a folder as given, one of this repository (`tiny_base`), or else a hub's; commit or None.
 
     An adapter is a `UserError`: transformers would load the adapter's base, add the adapter, and say nothing.
     """

@@ -19,6 +19,7 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from runtime.atomic_files import write_json
 from runtime.errors import UserError, disk_full_message, first_line, is_disk_full
@@ -111,9 +112,10 @@ def _listing(config: Any, name: str, kind: str, revision: str) -> tuple[list[dic
     from modelscope_hub import errors
 
     url = f"{config.endpoint}/api/v1/{kind}s/{name}/repo/{'files' if kind == 'model' else 'tree'}"
-    login: dict[str, Any] = {}
-    if config.token:
-        login = {"headers": {"Authorization": f"Bearer {config.token}"}, "cookies": {"m_session_id": config.token}}
+    session = requests.Session()
+    if config.token:  # as the client sends it, and to no other host
+        session.headers["Authorization"] = f"Bearer {config.token}"
+        session.cookies.set("m_session_id", config.token, domain=urlsplit(url).hostname)
     asked: dict[str, Any] = {"Revision": revision, "Recursive": "True", "PageSize": PAGE_SIZE}
     entries: list[dict[str, Any]] = []
     files: list[dict[str, Any]] = []
@@ -121,7 +123,7 @@ def _listing(config: Any, name: str, kind: str, revision: str) -> tuple[list[dic
     try:
         while len(entries) == page * PAGE_SIZE and not (page and kind == "model"):  # a data set comes in pages
             page += 1
-            answer = requests.get(url, params=asked | {"PageNumber": page}, timeout=PROBE_SECONDS, **login)
+            answer = session.get(url, params=asked | {"PageNumber": page}, timeout=PROBE_SECONDS)
             errors.raise_for_status(answer)
             data = answer.json()["Data"]
             entries += data["Files"] or []

@@ -4,7 +4,8 @@
     with LoopbackModelScope(tmp_path) as hub:
         subprocess.run([sys.executable, "train.py"], env=hub_environment(...) | {"MODELSCOPE_ENDPOINT": hub.url})
 
-What it answers is what modelscope.cn does: the listing names the commit by its first 8 digits (`ShortId`), each file by
+What it answers is what other readers of modelscope.cn have written down of it: the listing names the commit by its first
+8 digits (`ShortId`), each file by
 the commit that last changed it; a revision that is not there is a listing without files, status 200; large files are
 redirected to another origin; a data set is listed in pages.
 """
