@@ -5,8 +5,8 @@
         subprocess.run([sys.executable, "train.py"], env=hub_environment(...) | {"MODELSCOPE_ENDPOINT": hub.url})
 
 It answers as other readers of modelscope.cn have written down: the listing names the commit by its first 8 digits
-(`ShortId`), each file by the commit that last changed it; a revision that is not there is a listing without files, status
-200; large files are redirected to another origin; a data set is listed in pages.
+(`ShortId`), each file by the commit that last changed it; a revision that is not there has a listing without files,
+status 200; large files are redirected to another origin; a data set is listed in pages.
 """
 
 import hashlib
