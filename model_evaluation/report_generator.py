@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from model_evaluation.report.results import Results, Section
 
-TEMPLATES = Path(__file__).parent / "report" / "templates"
 FILE_NAME = "report.html"
 
 
@@ -79,32 +78,16 @@ def render_report(results: "Results", failures: dict[str, str]) -> str:
 
 
 def template_environment(results: "Results"):
-    """Jinja with everything escaped, an unknown name an error, and the figures' filters, plots and tables at hand."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    """The templates with what they say about these results."""
     from data.dataset import LABEL_NAMES
-    from model_evaluation.report import plots, tables
-    from model_evaluation.report.filters import FILTERS
+    from model_evaluation.report import tables
+    from model_evaluation.report.environment import page_environment
     from model_evaluation.report.results import SECTIONS
     from model_evaluation.report.summary import at_chance
 
-    class MissingValue(StrictUndefined):
-        @property
-        def _undefined_message(self) -> str:
-            return f"没有 {self._undefined_name}"
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=MissingValue,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return page_environment(
+        results=results, sections=SECTIONS, default_labels=LABEL_NAMES, tables=tables, at_chance=at_chance
     )
-    environment.filters.update(FILTERS)
-    environment.globals.update(
-        results=results, sections=SECTIONS, default_labels=LABEL_NAMES, plots=plots, tables=tables, at_chance=at_chance
-    )
-    return environment
 
 
 def render_summary(environment, results: "Results") -> list[dict]:
@@ -169,26 +152,11 @@ def _warnings(results: "Results") -> list[str]:
             groups = "；".join(f"{fingerprint}：{'、'.join(names)}" for fingerprint, names in files.items())
             found.append(f"这些结果来自不同的{what}，彼此不能比较（{what}指纹 {groups}）。")
 
-    if _predictions_are_of_another_run(results):
+    if results.predictions_are_of_another_run():
         found.append(f"{PREDICTIONS} 与 metrics.json 不是同一次预测：由前者画的图和表与后者的数字对不上。")
     if PREDICTIONS in results.problems:
         found.append(results.problems[PREDICTIONS] + "依靠它的图和表没有画。")
     return found
-
-
-def _predictions_are_of_another_run(results: "Results") -> bool:
-    """Whether the confusion matrix of predictions.jsonl is another one than that of metrics.json."""
-    from model_evaluation.metrics.classification import confusion_matrix
-    from model_evaluation.report.tables import known_labels
-
-    written = (results.data.get("metrics") or {}).get("confusion_matrix")
-    predictions = results.predictions
-    if written is None or predictions is None or predictions.labels is None:
-        return False
-    if not known_labels(predictions).all():
-        return True
-    counted = confusion_matrix(predictions.labels, predictions.pred, predictions.logits.shape[1])
-    return counted.tolist() != written
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from pathlib import Path
 from subprocess import list2cmdline
 from typing import Any
 
+import numpy as np
 from jinja2 import UndefinedError
 
 from data.dataset import LABEL_NAMES
 from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
+from model_evaluation.metrics.classification import confusion_matrix
 from model_evaluation.robustness_test import RobustnessStep
 from model_evaluation.runs.folders import RUN_FILE
 from prediction.prediction_set import Predictions
@@ -83,6 +85,16 @@ class Results:
             return self.labels[label]
         return "—" if label is None else str(label)
 
+    def predictions_are_of_another_run(self) -> bool:
+        """Whether the confusion matrix of predictions.jsonl is another one than that of metrics.json."""
+        written = (self.data.get("metrics") or {}).get("confusion_matrix")
+        if written is None or self.predictions is None or self.predictions.labels is None:
+            return False
+        if not known_labels(self.predictions).all():
+            return True
+        classes = self.predictions.logits.shape[1]
+        return confusion_matrix(self.predictions.labels, self.predictions.pred, classes).tolist() != written
+
     def command(self, section: Section) -> str:
         """The command line that makes the file of a section."""
         metrics = self.data.get("metrics") or {}
@@ -99,6 +111,13 @@ class Results:
         for name, value in flags.items():
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         return list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def known_labels(predictions: Predictions) -> np.ndarray:
+    """(N,) bool: which rows have a label that the model can give."""
+    if predictions.labels is None:
+        return np.zeros(len(predictions), dtype=bool)
+    return (predictions.labels >= 0) & (predictions.labels < predictions.logits.shape[1])
 
 
 def read_results(folder: Path) -> Results:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_evaluation.report.results import Results
+from model_evaluation.report.results import Results, known_labels
 from prediction.prediction_set import Predictions, softmax
 
 HARDEST = 15
@@ -30,13 +30,6 @@ def hardest_errors(predictions: Predictions, temperature: float = 1.0, most: int
         }
         for i in rows.tolist()
     ]
-
-
-def known_labels(predictions: Predictions) -> np.ndarray:
-    """(N,) bool: which rows have a label that the model can give."""
-    if predictions.labels is None:
-        return np.zeros(len(predictions), dtype=bool)
-    return (predictions.labels >= 0) & (predictions.labels < predictions.logits.shape[1])
 
 
 def scored(results: Results) -> tuple[np.ndarray, np.ndarray] | None:
