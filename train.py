@@ -4,6 +4,7 @@
     python train.py --use_qlora                       # the same with a 4-bit base, for 4 to 6 GB
     python train.py --preset tiny                     # the embedded small model and reviews; a laptop
     python train.py --train_file my.csv --text_column 评论 --label_column 标签
+    python train.py --seeds 1,2,3                     # three times, with the mean and the range in the end
     python train.py --init_adapter outputs/lora_adapter --train_file new.csv --output_dir outputs_new
 
 Killed? Run the same command again: it goes on from the newest whole checkpoint.
@@ -31,9 +32,18 @@ def main() -> None:
         presets=True,
         inherit=settings_of_initial_adapter,
     )
-    print("正在载入……", flush=True)
+    print("正在载入程序库……", flush=True)
+    from runtime.distributed import connect_processes, refuse_sharding
+
+    refuse_sharding()
+    connect_processes()  # under torchrun or accelerate launch: the other processes
     with output_lock(config.output_dir):
-        train(config, lora)
+        if config.seeds:
+            from training.seeds import train_seeds
+
+            train_seeds(config, lora, train)
+        else:
+            train(config, lora)
 
 
 def settings_of_initial_adapter(given: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +55,11 @@ def settings_of_initial_adapter(given: dict[str, Any]) -> dict[str, Any]:
     return inherited_settings(given)
 
 
-def train(config: TrainingConfig, lora: LoraSettings) -> None:
-    """Train one adapter, from the data to the folder that `SentimentPredictor` loads."""
+def train(config: TrainingConfig, lora: LoraSettings, keep_finished: bool = False) -> dict[str, Any]:
+    """Train one adapter, from the data to the folder that `SentimentPredictor` loads; returns its run_info.json.
+
+    With `keep_finished` a run that is finished already is left as it is.
+    """
     started = time.time()
 
     # Heavy imports stand here, so that --help and a mistyped flag answer at once.
@@ -57,25 +70,26 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     from model_evaluation.metrics.terminal_table import metrics_table
     from modeling.adapter_folder import save_adapter
     from modeling.lora import build_for_training
-    from runtime.distributed import connect_processes, refuse_sharding
     from runtime.run_info import run_info
+    from training.callbacks import log_lines
     from training.checkpoints import mark_finished
     from training.run_summary import describe_plan, next_commands, sentiment_config, write_config
     from training.starting_point import find_start
     from training.tokenized_dataset import tokenize
     from training.trainer import build_trainer
 
-    refuse_sharding()
-    connect_processes()  # under torchrun or accelerate launch: the other processes
-
     # Data: texts and labels, the same each time.
+    print("读取数据……", flush=True)
     splits = load_splits(config)
     labels, data = splits["train"].label_names, fingerprints(splits)
 
     # Is there an interrupted run of just these settings to go on with?
-    start, run, checkpoint = find_start(config, lora, data, labels)
+    start, run, checkpoint = find_start(config, lora, data, labels, keep_finished)
+    if start.finished:
+        return start.finished
 
     # Model: the frozen base, and beside its linear layers small trained matrices: W x + (alpha / r) B A x.
+    print(f"载入基座 {config.model_name}……", flush=True)
     torch.manual_seed(config.seed)  # before the head and A are drawn
     model, tokenizer = build_for_training(config, lora, labels, start.commit)
     start.load_into(model)
@@ -96,16 +110,21 @@ def train(config: TrainingConfig, lora: LoraSettings) -> None:
     measured = measure(trainer, tokenized, splits)
     seconds = time.time() - started + trainer.loss_sum.seconds_before
     info = run_info(configs=[config, lora], run=run, data=data, seconds=seconds, metrics=measured)
+    info["best"] = {"step": trainer.best.step, "by": trainer.best.by, "score": trainer.best.score}
     adapter = Path(config.output_dir) / "lora_adapter"
     if is_main():
         sentiment = sentiment_config(config, labels, start.commit)
-        save_adapter(adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen, config.overwrite)
+        log = log_lines(trainer.state.log_history)
+        save_adapter(
+            adapter, model, tokenizer, sentiment, splits["train"].texts, info, start.seen, log, config.overwrite
+        )
         mark_finished(Path(config.output_dir), run)
         trainer.best.remove()
 
     print(metrics_table(measured))
-    print(f"\n最好的适配器（第 {trainer.best.step} 步）在 {adapter}，用时 {seconds:.0f} 秒。")
+    print(f"\n最好的适配器（第 {trainer.best.step} 步，{trainer.best.reason}）在 {adapter}，用时 {seconds:.0f} 秒。")
     print(next_commands(config, has_test="test" in splits))
+    return info
 
 
 def measure(trainer, tokenized, splits) -> dict[str, dict[str, Any]]:

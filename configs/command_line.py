@@ -16,17 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from configs.config_file import plain_value, read_mapping, words
+from configs.config_file import READERS, plain_value, read_mapping, words
 from configs.fields import ConfigError, did_you_mean
 from runtime.errors import UserError
 from runtime.hub_download import HUB_VARIABLE, HUBS
 
 PRESETS = Path(__file__).parent / "presets"
-# Flags that name the rows: one on the command line takes the place of these in a file.
+# Flags that name the rows, or the seeds: one on the command line takes the place of these in a file.
 REPLACED = {
     "dataset": {"train_file", "validation_file", "test_file"},
     "train_file": {"dataset"},
     "test_file": {"dataset"},
+    "seed": {"seeds"},
+    "seeds": {"seed"},
 }
 
 
@@ -131,6 +133,8 @@ def parse_config(
     for source, where in ((given, ""), (in_file, f"--config {file}：")):
         if source.get("dataset") and source.get("train_file"):
             parser.error(f"{where}--dataset 与 --train_file 只能给一个：前者是现成的数据集，后者是自己的文件")
+        if "seed" in source and source.get("seeds"):
+            parser.error(f"{where}--seed 与 --seeds 只能给一个：一个种子，或依次训练几个")
     replaced = {name for flag in given for name in REPLACED.get(flag, ())}
     given = {name: value for name, value in in_file.items() if name not in replaced} | given
     try:
@@ -146,7 +150,9 @@ def parse_config(
     return built
 
 
-def build(parser: argparse.ArgumentParser, classes: list[type], values: dict[str, Any], file: str | None) -> list[Any]:
+def build(
+    parser: argparse.ArgumentParser, classes: list[type], values: dict[str, Any], file: str | None = None
+) -> list[Any]:
     """The dataclasses filled with `values`, some of them from `file`; all problems end the program in one message."""
     built, problems = [], []
     for cls in classes:
@@ -175,7 +181,7 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
                 f"--no_{field.name}", dest=field.name, action="store_false", default=argparse.SUPPRESS, help=off
             )
         else:
-            read = words if typing.get_origin(kind) is list else kind
+            read = READERS.get(kind, kind)
             names = [name, *field.metadata.get("aliases", ())]
             parser.add_argument(*names, type=read, metavar=field.name.split("_")[-1].upper(), **options)
 
@@ -224,6 +230,7 @@ _PHRASES = {
     "expected at least one argument": "后面应至少有一个值",
     "invalid int value:": "应为整数，得到",
     "invalid float value:": "应为数，得到",
+    "invalid integers value:": "应为整数，用半角逗号分隔，得到",
     "the following arguments are required:": "缺少参数",
     "argument ": "",
 }

@@ -9,6 +9,7 @@ Paths in it are relative to where the command is run, as on the command line.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def plain_value(value: Any, kind: Any, where: str) -> Any:
         value = words(value) if isinstance(value, str) else value
         good = isinstance(value, list) and all(isinstance(word, str) for word in value)
         wanted = "一列文字，形如 [a, b]（像数的，还有 yes、no，要加引号）"
+    elif kind is integers:
+        value = [value] if isinstance(value, int) else value
+        good = isinstance(value, list) and all(type(number) is int for number in value)
+        wanted = "一列整数，形如 [1, 2]"
     else:
         good, wanted = isinstance(value, str), "文字（像数的，还有 yes、no，要加引号）"
     if not good:
@@ -68,12 +73,20 @@ def plain_value(value: Any, kind: Any, where: str) -> Any:
         raise UserError(f"{where}：应为{wanted}，得到 {shown:.60}")
     if UNUSABLE.search("".join(value) if kind is words else str(value)):
         raise UserError(f"{where}：有不能用的字符（NUL 或半个代理对）")
-    return value if kind is words else kind(value)
+    return value if kind in READERS.values() else kind(value)
 
 
 def words(text: str) -> list[str]:
     """`a, b` as ["a", "b"]."""
     return [word.strip() for word in text.split(",")]
+
+
+def integers(text: str) -> list[int]:
+    """`1, 2` as [1, 2]."""
+    return [int(word) for word in words(text)]
+
+
+READERS: dict[Any, Callable[[str], Any]] = {list[str]: words, list[int]: integers}
 
 
 def _is_number(value: Any) -> bool:

@@ -13,6 +13,8 @@ CLASSIFIER, LABEL_SCORING = "classifier", "label_scoring"
 RESTRICTED, LANGUAGE_MODEL = "restricted", "lm"
 ADAMW, PAGED_ADAMW = "adamw_torch_fused", "paged_adamw_32bit"
 OPTIMIZERS = (ADAMW, PAGED_ADAMW, "paged_adamw_8bit")
+ACCURACY, MACRO_F1 = "accuracy", "f1"
+BEST_BY_AUTO = "auto"
 REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 
@@ -127,8 +129,19 @@ class TrainingConfig(DataConfig):
         above=0.0, maximum=10000.0,
     )  # fmt: skip
     eval_steps: int | None = option(None, "每多少步评估一次验证集；不给则每轮一次", minimum=1, maximum=10**9)
+    best_by: str = option(
+        BEST_BY_AUTO,
+        "按验证集的什么挑最好的一步（也用于提前停）：accuracy 准确率，f1 宏平均 F1；auto：训练集里有一种标签少于 10%"
+        "（六种标签以上：少于平均的一半）时用 f1，否则用 accuracy",
+        choices=(BEST_BY_AUTO, ACCURACY, MACRO_F1),
+    )
     early_stopping_patience: int | None = option(
-        None, "验证准确率连续多少次评估不升就停；不给则不提前停", minimum=1, maximum=10**9
+        None, "--best_by 连续多少次评估不升就停；不给则不提前停", minimum=1, maximum=10**9
+    )
+    seeds: list[int] | None = option(
+        None,
+        "几个随机种子，逗号分隔，如 1,2,3：其余设置相同，每个种子训练一次，写在 output_dir 下的 seed_1、seed_2、……；"
+        "最后列出平均、范围和标准差。中断后重新运行同一命令，已训练完的种子不再训练。不能与 --seed 同时给",
     )
     resume_from_checkpoint: str = option(RESUME_AUTO, "auto：接着最新的完整检查点；none：从头开始；或检查点文件夹")
     save_steps: int = option(100, "每多少步存一个检查点", minimum=1, maximum=10**9)
@@ -152,7 +165,20 @@ class TrainingConfig(DataConfig):
             unused = {"prompt_template": None, "label_words": None, "label_loss": RESTRICTED}
             given = [f"--{name}" for name, default in unused.items() if getattr(self, name) != default]
             problems += [f"{'、'.join(given)}：只用于 --head {LABEL_SCORING}"] if given else []
+        problems += seed_problems(self.seeds, self.resume_from_checkpoint)
         if self.report_to in REPORTERS[1:] and find_spec(self.report_to) is None:
             problems.append(f"--report_to：没有安装 {self.report_to}；先 pip install {self.report_to}，或写 none")
         if problems:
             raise ConfigError(problems)
+
+
+def seed_problems(seeds: list[int] | None, resume_from_checkpoint: str) -> list[str]:
+    """Problems of `--seeds`, one line each."""
+    if seeds is None:
+        return []
+    problems = []
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        problems.append(f"--seeds：应为 0 到 {2**32 - 1} 的不同的整数，得到 {','.join(map(str, seeds))}")
+    if resume_from_checkpoint not in (RESUME_AUTO, RESUME_NONE):
+        problems.append("--seeds：--resume_from_checkpoint 只能是 auto 或 none，每个种子有自己的检查点")
+    return problems

@@ -7,6 +7,8 @@ lora_adapter/
   training_text_hashes.bin                          which texts it has seen (data/seen_texts.py)
   run_info.json                                     how it was made
   config.yaml                                       the same settings, for train.py --config
+  training_log.jsonl                                loss and validation figures by step (training/callbacks.py)
+  seeds.json                                        the same training with other seeds (training/seeds.py)
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -33,6 +36,8 @@ from runtime.errors import UserError
 FORMAT_VERSION = 2  # 2 knows the head label_scoring
 FILE_NAME = "sentiment_config.json"
 RUN_INFO = "run_info.json"
+TRAINING_LOG = "training_log.jsonl"
+SEEDS = "seeds.json"
 TASK_TYPES = {CLASSIFIER: "SEQ_CLS", LABEL_SCORING: "CAUSAL_LM"}  # PEFT's name for each head
 WEIGHTS = "adapter_model.safetensors"
 MAX_RANK = 1024
@@ -197,12 +202,14 @@ def save_adapter(
     seen: list[str],
     info: dict,
     seen_before: np.ndarray | None = None,
+    log: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write the whole adapter folder, or leave the old one as it is. `seen` are the training texts.
 
-    `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`). An adapter
-    with other weights is kept beside the new one, and a line says where, unless `overwrite` is set.
+    `seen_before` are the hashes of those of an adapter that this training went on from (`read_seen_texts`); `log` are
+    the lines of training_log.jsonl. An adapter with other weights is kept beside the new one, and a line says where,
+    unless `overwrite` is set.
     """
     with atomic_folder(folder) as new:
         model.save_pretrained(new, save_embedding_layers=False)
@@ -212,6 +219,8 @@ def save_adapter(
         save_seen_texts(new, seen, seen_before)
         write_json(new / RUN_INFO, info)
         (new / CONFIG_FILE).write_text(config_text(info.get("config", {})), encoding="utf-8")
+        if log:
+            (new / TRAINING_LOG).write_text("".join(log), encoding="utf-8", newline="")
         if not overwrite:
             _keep_replaced(Path(os.path.realpath(folder)), new)
 

@@ -13,7 +13,8 @@ import torch
 from modeling.devices import Device
 from runtime.distributed import sum_over_processes
 from runtime.errors import is_out_of_memory
-from runtime.processes import is_main, rank, world_size
+from runtime.processes import rank, world_size
+from runtime.terminal import ProgressBar
 
 PAD_MULTIPLE = 8  # a GPU's matrix units read tiles of eight
 # Tokens of a batch, padding included: enough to keep the device busy, few enough for 4 GB.
@@ -82,7 +83,6 @@ def predict_logits(
     the model from then on in batches no larger; that rounds differently and changes nothing else.
     """
     from accelerate.utils.memory import clear_device_cache
-    from tqdm import tqdm
 
     parameter = next(model.parameters())
     device = Device(parameter.device.type, parameter.dtype == torch.bfloat16)
@@ -98,9 +98,9 @@ def predict_logits(
         batches = smaller_batches(batches, lengths, known)
     waiting = deque(batches)
 
-    was_training, shown = model.training, progress is not None and is_main()
+    was_training = model.training
     model.eval()
-    with tqdm(total=sum(map(len, batches)), desc=progress, unit="条", disable=not shown, leave=False) as bar:
+    with ProgressBar(sum(map(len, batches)), progress, "条") as bar:
         while waiting:
             batch = waiting.popleft()
             found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device)

@@ -1,38 +1,54 @@
-"""Callbacks of the Trainer: evaluate, keep the best adapter, stop early or on a signal, go on as if never stopped.
+"""Callbacks of the Trainer: evaluate, keep the best adapter, stop early or on a signal, show and log the progress.
 
 Trainer's own best-model option needs an evaluation at every save, which at 100 steps would cost nearly as much as the
 training. Here the best adapter so far is kept aside in one small file. Each checkpoint carries a copy, the state of
 early stopping, and the loss since the last log line.
+
+training_log.jsonl has one JSON object a line, for each logged loss and each evaluation: step, epoch, then loss,
+grad_norm and learning_rate, or eval_loss, eval_accuracy and eval_macro_f1; null for a number that is not finite. It is
+made of Trainer's history, which checkpoints carry: a resumed run begins with the lines up to its checkpoint, so that
+none is there twice and none is missing.
 """
 
 import json
 import math
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save
 from transformers import Trainer, TrainerCallback, TrainerState
 
+from configs.training_config import ACCURACY
+from modeling.adapter_folder import TRAINING_LOG
 from runtime.atomic_files import atomic_write
 from runtime.distributed import broadcast_from_main
-from runtime.errors import UserError
+from runtime.errors import UserError, writing_to
 from runtime.processes import is_main
+from runtime.terminal import ProgressBar, table_line
 
 WEIGHTS, STATE = "best_adapter.safetensors", "best_adapter.json"
 LOSS_SUM = "loss_since_last_log.json"
+LOGGED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy", "eval_macro_f1")
+TABLE = {"步": 9, "轮": 6, "训练损失": 8, "验证损失": 8, "准确率": 8, "宏平均 F1": 9, "": 8}
 
 
 @dataclass
 class BestAdapter:
-    """Highest validation accuracy, the lower loss where two are equal, the earlier where both are."""
+    """Highest score on the validation rows, the lower loss where two are equal, the earlier where both are.
+
+    `by` names the score: accuracy or f1 (macro).
+    """
 
     output_dir: Path
     patience: int | None = None
-    accuracy: float = -1.0
+    by: str = ACCURACY
+    score: float = -1.0
     loss: float = float("inf")
     step: int = 0
     misses: int = 0  # evaluations since the best one
@@ -41,12 +57,17 @@ class BestAdapter:
     def should_stop(self) -> bool:
         return self.patience is not None and self.misses >= self.patience
 
-    def offer(self, model, accuracy: float, loss: float, step: int) -> None:
+    @property
+    def reason(self) -> str:
+        """The choice in words."""
+        return "验证准确率最高" if self.by == ACCURACY else "验证集的宏平均 F1 最高"
+
+    def offer(self, model, score: float, loss: float, step: int) -> None:
         """Keep the model's adapter if it is better than all before; `loss` is finite."""
-        if (accuracy, -loss) <= (self.accuracy, -self.loss):
+        if (score, -loss) <= (self.score, -self.loss):
             self.misses += 1
             return
-        self.accuracy = accuracy
+        self.score = score
         self.loss = loss
         self.step = step
         self.misses = 0
@@ -68,17 +89,19 @@ class BestAdapter:
         if not self.step:
             return
         shutil.copyfile(self.output_dir / WEIGHTS, checkpoint / WEIGHTS)
-        state = {"accuracy": self.accuracy, "loss": self.loss, "step": self.step, "misses": self.misses}
+        names = ("by", "score", "loss", "step", "misses")
+        state = {name: getattr(self, name) for name in names}
         (checkpoint / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def restore_from(self, checkpoint: Path) -> None:
-        """Take over what `save_to` has put there, in this version or an earlier one."""
+        """Take over what `save_to` has put there, in this version or in an earlier one, which knew accuracy alone."""
         if not (checkpoint / STATE).is_file():
             return
         if is_main():
             shutil.copyfile(checkpoint / WEIGHTS, self.output_dir / WEIGHTS)
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        self.accuracy = state["accuracy"]
+        self.by = state.get("by", ACCURACY)
+        self.score = state["score"] if "score" in state else state["accuracy"]
         self.loss = state["loss"]
         self.step = state["step"]
         self.misses = state["misses"]
@@ -108,15 +131,10 @@ class EvaluateAndKeepBest(TrainerCallback):
                 f"训练发散了：第 {state.global_step} 步的验证损失是 {metrics['eval_loss']}。减小 --learning_rate，"
                 "加 --resume_from_checkpoint none 重新训练；输出文件夹里原有的 lora_adapter 没有动"
             )
-        self.best.offer(model, metrics["eval_accuracy"], metrics["eval_loss"], state.global_step)
+        score = metrics["eval_accuracy" if self.best.by == ACCURACY else "eval_macro_f1"]
+        self.best.offer(model, score, metrics["eval_loss"], state.global_step)
         if self.best.should_stop:
             control.should_training_stop = control.should_save = True
-
-
-def is_last(checkpoint: Path) -> bool:
-    """True where no step of its run is left after this checkpoint."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return state.global_step >= state.max_steps
 
 
 class StopWhenAsked(TrainerCallback):
@@ -177,3 +195,69 @@ class KeepLossSum(TrainerCallback):
             "seconds": self.seconds_before + time.monotonic() - self.began,
         }
         (checkpoint / LOSS_SUM).write_text(json.dumps(sums), encoding="utf-8")
+
+
+def log_lines(history: list[dict[str, Any]]) -> list[str]:
+    """The lines of the log, each with its line break; Trainer's closing summary is none of them."""
+    lines = []
+    for entry in history:
+        if "loss" not in entry and "eval_loss" not in entry:
+            continue
+        known = {name: entry[name] for name in LOGGED if name in entry}  # a checkpoint has them in another order
+        finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
+        lines.append(json.dumps(finite) + "\n")
+    return lines
+
+
+class Progress(TrainerCallback):
+    """Shows the training and writes its log, in the first process alone; to be called after `best` has been offered."""
+
+    def __init__(self, output_dir: Path, best: BestAdapter):
+        self.path = output_dir / TRAINING_LOG
+        self.best = best
+        self.bar: ProgressBar | None = None
+        self.has_header = False
+
+    def rewrite_log(self, state: TrainerState) -> None:
+        """Let the log hold this history and nothing else."""
+        with atomic_write(self.path) as file:
+            file.writelines(log_lines(state.log_history))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.rewrite_log(state)
+        self.bar = ProgressBar(state.max_steps, "训练", "步", initial=state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" in logs:
+            self.bar.set_postfix_str(f"损失 {logs['loss']:.4f}, 学习率 {logs['learning_rate']:.1e}")
+        if state.is_world_process_zero:
+            with writing_to(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+                file.writelines(log_lines(state.log_history[-1:]))
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        cells = [
+            f"{state.global_step:,}",
+            f"{state.epoch:.2f}",
+            f"{losses[-1]:.4f}" if losses else "—",
+            f"{metrics['eval_loss']:.4f}",
+            f"{metrics['eval_accuracy']:.4f}",
+            f"{metrics['eval_macro_f1']:.4f}",
+            "← 最好" if self.best.step == state.global_step else "",
+        ]
+        if not self.has_header:
+            ProgressBar.write(table_line(list(TABLE), list(TABLE.values())))
+            self.has_header = True
+        ProgressBar.write(table_line(cells, list(TABLE.values())))
+        sys.stdout.flush()  # which in a log file is written in blocks
+
+    def close(self) -> None:
+        """Take the bar away, however the training ended."""
+        if self.bar is not None:
+            self.bar.close()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.lora_config import LoraSettings
-from configs.training_config import RESUME_AUTO, RESUME_NONE, TrainingConfig
+from configs.training_config import BEST_BY_AUTO, RESUME_AUTO, RESUME_NONE, TrainingConfig
+from modeling.adapter_folder import read_run_info
 from modeling.base_model import BASE, COMMIT
 from modeling.devices import best_device
 from runtime.atomic_files import (
@@ -63,6 +64,8 @@ def fingerprint(config: TrainingConfig, lora: LoraSettings, data: dict[str, str]
     optimizer = optimizer_name(config.optim, config.use_qlora, best_device())
     if is_paged(optimizer):  # its state is another than that of torch's
         settings["optim"] = optimizer
+    if config.best_by != BEST_BY_AUTO:  # auto follows from the data, and in earlier versions it was accuracy
+        settings["best_by"] = config.best_by
     return settings | vars(lora) | {f"{split} 数据": digest for split, digest in data.items() if split != "test"}
 
 
@@ -190,10 +193,10 @@ def keep_base(checkpoint: Path | None, run: Run, facts: dict[str, str]) -> list[
     return []
 
 
-def _refuse_differences(checkpoint: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    if lines := differences(theirs, ours, "检查点"):
+def _refuse_differences(folder: Path, theirs: dict[str, Any], ours: dict[str, Any], there: str = "检查点") -> None:
+    if lines := differences(theirs, ours, there):
         raise UserError(
-            f"{checkpoint} 属于另一次训练，下面的设置不同：\n" + "\n".join(lines) + "\n两个办法：换一个 --output_dir；"
+            f"{folder} 属于另一次训练，下面的设置不同：\n" + "\n".join(lines) + "\n两个办法：换一个 --output_dir；"
             "或加 --resume_from_checkpoint none 从头开始（新训练存下第一个检查点后才删掉旧的）"
         )
 
@@ -204,6 +207,22 @@ def finished_run_id(output_dir: Path) -> str | None:
         return str(json.loads((output_dir / FINISHED).read_text(encoding="utf-8"))["run_id"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def finished_run(output_dir: Path, run: Run) -> dict[str, Any] | None:
+    """The run_info.json of a finished run of the same settings; None where no run is finished.
+
+    One of other settings is a `UserError`.
+    """
+    adapter = output_dir / "lora_adapter"
+    finished = finished_run_id(output_dir)
+    if finished is None or not adapter.is_dir():
+        return None
+    info = read_run_info(adapter)
+    if info.get("run_id") != finished:
+        return None
+    _refuse_differences(adapter, info["fingerprint"], json.loads(json.dumps(run.fingerprint)), "适配器")
+    return info
 
 
 def mark_finished(output_dir: Path, run: Run) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.lora_config import LoraSettings
-from configs.training_config import RESUME_NONE, TrainingConfig
+from configs.training_config import RESUME_AUTO, RESUME_NONE, TrainingConfig
 from data.seen_texts import read_seen_texts
 from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object
 from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, base_facts, find_model, lasting_name
@@ -26,6 +26,7 @@ from training.checkpoints import (
     choose_checkpoint,
     find_checkpoints,
     fingerprint,
+    finished_run,
     finished_run_id,
     keep_base,
     read_manifest,
@@ -75,6 +76,7 @@ class FreshStart:
 
     commit: str | None = None  # of the base on the hub; None before it is looked for is the newest
     seen: np.ndarray | None = None  # hashes of the texts of earlier trainings, (N,)
+    finished: dict[str, Any] | None = None  # run_info.json, where there is nothing left to train
 
     def __init__(self):
         self.fingerprint: dict[str, str] = {}  # part of that of the run
@@ -177,21 +179,25 @@ class InitialAdapter(FreshStart):
 
 
 def find_start(
-    config: TrainingConfig, lora: LoraSettings, data: dict[str, str], labels: list[str]
+    config: TrainingConfig, lora: LoraSettings, data: dict[str, str], labels: list[str], keep_finished: bool = False
 ) -> tuple[FreshStart, Run, Path | None]:
     """The start with the commit of its base, the run, and the checkpoint of an interrupted run to go on with, or None.
 
     `data` are the fingerprints of the splits. Prints what the user should know of it; what does not fit together is a
-    `UserError`.
+    `UserError`. With `keep_finished` a finished run of the same settings is not begun anew: it is `start.finished`.
     """
     start = InitialAdapter(config) if config.init_adapter else FreshStart()
     run = Run(fingerprint(config, lora, data) | start.fingerprint)
     checkpoint, notes = choose_checkpoint(Path(config.output_dir), config.resume_from_checkpoint, run)
     folder, start.commit = find_model(config.model_name, recorded_commit(checkpoint) or start.commit)
+    print(f"核对基座 {folder}……", flush=True)
     base = broadcast_from_main(base_facts(folder, start.commit) if is_main() else None)
-    for note in [*notes, *keep_base(checkpoint, run, base)]:
-        print(note)
+    notes += keep_base(checkpoint, run, base)
     start.require_same(config, lora, labels, base)
+    if keep_finished and not checkpoint and config.resume_from_checkpoint == RESUME_AUTO:
+        start.finished = finished_run(Path(config.output_dir), run)
+    for note in notes if start.finished is None else [f"{config.output_dir} 已经训练完，不再训练"]:
+        print(note)
     return start, run, checkpoint
 
 

@@ -14,18 +14,19 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from peft.helpers import disable_input_dtype_casting
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import TrainerControl, TrainingArguments
+from transformers import PrinterCallback, TrainerControl, TrainerState, TrainingArguments
 
-from configs.training_config import LANGUAGE_MODEL, TrainingConfig
+from configs.training_config import ACCURACY, BEST_BY_AUTO, LANGUAGE_MODEL, MACRO_F1, TrainingConfig
 from modeling.batching import extra_tokens, predict_logits
 from modeling.devices import best_device
 from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError, writing_to
 from runtime.processes import world_size
 from runtime.signals import Interrupted, postponed_interrupts
-from training.callbacks import BestAdapter, EvaluateAndKeepBest, KeepLossSum, StopWhenAsked, is_last
+from training.callbacks import BestAdapter, EvaluateAndKeepBest, KeepLossSum, Progress, StopWhenAsked
 from training.checkpoints import CheckpointStore, Run
 from training.memory_plan import (
     GB,
@@ -44,7 +45,7 @@ from training.optimization import (
     optimizer_name,
     page_again,
 )
-from training.tokenized_dataset import EvenSampler, LengthGroupedSampler, TokenizedRows, collate
+from training.tokenized_dataset import EvenSampler, LengthGroupedSampler, TokenizedRows, collate, rare_labels
 
 
 def rows_per_step(config: TrainingConfig) -> int:
@@ -84,6 +85,7 @@ def training_arguments(config: TrainingConfig, rows: int) -> TrainingArguments:
         seed=config.seed,
         data_seed=config.seed,
         report_to=config.report_to,
+        disable_tqdm=True,  # the callback `Progress` shows it
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,  # every trainable matrix takes part in every step
         dataloader_pin_memory=device.kind == "cuda",
@@ -109,6 +111,9 @@ class SentimentTrainer(MicroBatchTrainer):
         self.pad_id = pad_id
         self.loss_sum = KeepLossSum(self)
         self.add_callback(self.loss_sum)
+        self.progress = Progress(store.output_dir, best)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(self.progress)
         # On a CPU with AVX512-BF16 bitsandbytes would repack a 4-bit base at the first evaluation, round its scales
         # to bf16 and go on training with these; a resumed run would have them unrounded until its next evaluation.
         for module in self.model.modules():
@@ -120,8 +125,12 @@ class SentimentTrainer(MicroBatchTrainer):
         checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if checkpoint:
             self.loss_sum.go_on_from(checkpoint)
-            if self.best.should_stop or is_last(checkpoint):
-                return  # Trainer would do one step more
+            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if self.best.should_stop or state.global_step >= state.max_steps:  # Trainer would do one step more
+                self.state = state
+                if self.args.should_save:
+                    self.progress.rewrite_log(state)
+                return
 
         # A signal is heard at the end of the step under way.
         with postponed_interrupts("做完这一步、存好检查点就停；再来一次则立即结束，退回上一个检查点。") as received:
@@ -135,6 +144,7 @@ class SentimentTrainer(MicroBatchTrainer):
                 raise UserError(f"{checkpoint} 里有不是张量的内容，拒绝载入；请删掉这个文件夹") from None
             finally:
                 self.remove_callback(stop)
+                self.progress.close()
         if stop.stopped:
             message = f"已停在第 {self.state.global_step} 步，检查点在 {self.store.output_dir}。"
             raise Interrupted([*received, signal.SIGTERM][0], f"{message}重新运行同一条命令即接着训练。")
@@ -149,12 +159,13 @@ class SentimentTrainer(MicroBatchTrainer):
         return EvenSampler(self.sampler, self.args.per_device_train_batch_size * world_size())
 
     def evaluate(self, eval_dataset: TokenizedRows | None = None, ignore_keys=None, metric_key_prefix: str = "eval"):
-        """Accuracy and mean loss by the one prediction loop."""
+        """Accuracy, macro F1 and mean loss by the one prediction loop."""
         rows = eval_dataset or self.eval_dataset
         logits = torch.from_numpy(self.logits_of(rows, "评估"))  # (N, C)
-        labels = torch.tensor(rows.labels)
+        labels, pred = torch.tensor(rows.labels), logits.argmax(1)
         metrics = {
-            f"{metric_key_prefix}_accuracy": float((logits.argmax(1) == labels).float().mean()),
+            f"{metric_key_prefix}_accuracy": float((pred == labels).float().mean()),
+            f"{metric_key_prefix}_macro_f1": float(f1_score(labels, pred, average="macro", zero_division=0)),
             f"{metric_key_prefix}_loss": float(nn.functional.cross_entropy(logits, labels)),
         }
         self.log(metrics)
@@ -209,7 +220,10 @@ def build_trainer(
     train = tokenized["train"]
 
     # The best adapter on the validation rows, by default looked for once an epoch.
-    best = BestAdapter(output_dir, config.early_stopping_patience)
+    by = config.best_by
+    if by == BEST_BY_AUTO:
+        by = MACRO_F1 if rare_labels(train.labels) else ACCURACY
+    best = BestAdapter(output_dir, config.early_stopping_patience, by)
     if checkpoint:
         best.restore_from(checkpoint)
     eval_steps = config.eval_steps or steps_per_epoch(config, len(train))

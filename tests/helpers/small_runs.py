@@ -62,8 +62,9 @@ def outcome(trainer, folder):
     tensors = get_peft_model_state_dict(trainer.finished_model())
     return {
         "adapter": {name: tensor.tolist() for name, tensor in tensors.items()},
-        "best": (trainer.best.step, trainer.best.accuracy, trainer.best.loss, trainer.best.misses),
+        "best": (trainer.best.step, trainer.best.score, trainer.best.loss, trainer.best.misses),
         "log": json.loads((newest / "trainer_state.json").read_text())["log_history"],
+        "training_log": (folder / "training_log.jsonl").read_text(),
         "checkpoints": [path.name for path in find_checkpoints(folder)][:1],
     }
 

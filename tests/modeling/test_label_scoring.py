@@ -170,7 +170,7 @@ def test_training_moves_lora_alone_and_learns(small_base, tmp_path, label_loss):
     trainer.train()
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(before[name], parameter) == ("lora_" not in name), name
-    assert trainer.best.accuracy == 1  # on the eight rows that it was trained on
+    assert trainer.best.score == 1  # on the eight rows that it was trained on
 
 
 def test_accumulation_equals_the_large_batch(small_base, tmp_path, monkeypatch):

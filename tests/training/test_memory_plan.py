@@ -274,6 +274,7 @@ def test_the_flag_picks_micro_batches_says_so_and_trains_to_the_same_adapter(
 def test_the_plan_says_what_will_be_slow(small_base, tmp_path, monkeypatch, device, use_qlora, word):
     trainer = make_trainer(small_base, tmp_path)
     monkeypatch.setattr("training.run_summary.best_device", lambda: device)
+    monkeypatch.setattr("training.run_summary.data_warnings", lambda *args: [])  # of so few rows
     config = TrainingConfig(model_name=str(small_base), use_qlora=use_qlora)
     plan = describe_plan(config, trainer.model, {"train": trainer.train_dataset}, trainer)
     assert ("注意" in plan) == bool(word) and (word or "") in plan

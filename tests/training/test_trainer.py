@@ -218,7 +218,7 @@ def test_best_adapter_prefers_accuracy_then_lower_loss_then_the_earlier(small_ba
         assert not best.should_stop
         head.data.fill_(step)
         best.offer(model, accuracy, loss, step)
-    assert (best.step, best.accuracy, best.misses, best.should_stop) == (4, 0.9, 2, True)
+    assert (best.step, best.score, best.misses, best.should_stop) == (4, 0.9, 2, True)
     best.load_into(model)
     assert (head == 4).all()
 
@@ -329,7 +329,9 @@ def test_a_diverged_run_says_so_at_its_next_evaluation_and_leaves_the_old_adapte
     result = run_main(train.main, *command, "--max_steps", "40", "--eval_steps", "5", "--save_steps", "3")
     assert_one_message(result, "发散", "第 10 步", "--learning_rate", "--resume_from_checkpoint none")
     assert len(losses) == 10
-    assert "'loss': 'nan'" in result.stdout and "'loss': '0'" not in result.stdout
+    log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if None in entry.values()] == [8, 10]
+    assert all(entry["loss"] != 0 for entry in log if "loss" in entry)
     assert {path.name: path.read_bytes() for path in (tmp_path / "lora_adapter").iterdir()} == before
     checkpoints = find_checkpoints(tmp_path)
     assert [path.name for path in checkpoints] == ["checkpoint-9", "checkpoint-6", "checkpoint-3"]
