@@ -18,7 +18,7 @@ from model_evaluation.evaluation import Evaluation
 from model_evaluation.metrics.calibration import calibration_report, confidence_summary, fit_temperature
 from model_evaluation.metrics.selective_prediction import risk_coverage, threshold_table
 from model_evaluation.pipeline import Step, run_single
-from modeling.adapter_folder import SentimentConfig, refuse_link
+from modeling.adapter_folder import FORMAT_VERSION, SentimentConfig, refuse_link
 from prediction.prediction_set import Predictions, softmax
 from runtime.atomic_files import write_json
 from runtime.errors import UserError, run_script
@@ -72,14 +72,22 @@ def confidence_analysis(validation: Predictions, test: Predictions) -> dict:
 
     The keys of `confidence_summary` are of the raw confidence, max(probs); thresholds and the risk-coverage curve are
     of the confidence after the temperature, which is the one that `SentimentPredictor` returns.
+
+    A temperature that makes the ECE of `test` worse is `rejected_temperature` (temperature, ece_before, ece_after; else
+    None), and the one applied is 1.
     """
     once = validation.select(validation.first_rows)
-    temperature = fit_temperature(once.logits, once.labels)
+    temperature, rejected = fit_temperature(once.logits, once.labels), None
+    tried = calibration_report(test, temperature)
+    if tried["after"]["ece"] > tried["before"]["ece"]:
+        eces = {f"ece_{when}": tried[when]["ece"] for when in ("before", "after")}
+        temperature, rejected = 1.0, {"temperature": temperature} | eces
     calibrated = softmax(test.logits, temperature).max(axis=1)
     return confidence_summary(test) | {
         "n": len(test),
         "n_texts": len(test.first_rows),
         "temperature": temperature,
+        "rejected_temperature": rejected,
         "calibration": {
             "validation": calibration_report(validation, temperature),
             "test": calibration_report(test, temperature),
@@ -97,19 +105,25 @@ def thinned(curve: dict, points: int = CURVE_POINTS) -> dict:
 
 
 def save_calibration(model_path: str, temperature: float, table: list[dict]) -> None:
-    """Into sentiment_config.json, whole or not at all; a target without a threshold leaves none behind."""
+    """Into sentiment_config.json, whole or not at all; targets without a threshold are noted as such."""
     thresholds = {f"{row['target']:g}": row["threshold"] for row in table if row["threshold"] is not None}
-    config = SentimentConfig.load(model_path)
-    dataclasses.replace(config, temperature=temperature, thresholds=thresholds).save(model_path)
+    without = [f"{row['target']:g}" for row in table if row["threshold"] is None]
+    config = dataclasses.replace(SentimentConfig.load(model_path), temperature=temperature, thresholds=thresholds)
+    dataclasses.replace(config, without_threshold=without, format_version=FORMAT_VERSION).save(model_path)
 
 
 def _calibration_lines(evaluation: Evaluation, result: dict) -> str:
-    scores = result["calibration"]["test"]
-    lines = [
-        f"温度 {result['temperature']:.3f}；测试上的 ECE {scores['before']['ece']:.4f} → {scores['after']['ece']:.4f}"
-    ]
-    lines += [_threshold_line(row) for row in result["thresholds"]]
-    return "\n".join([*lines, f"温度和阈值已写进 {evaluation.config.model_path}/sentiment_config.json"])
+    before, after = (result["calibration"]["test"][when]["ece"] for when in ("before", "after"))
+    rejected = result["rejected_temperature"]
+    if rejected:
+        first = (
+            f"温度 {rejected['temperature']:.3f} 会让测试上的 ECE 从 {rejected['ece_before']:.4f} 变成 "
+            f"{rejected['ece_after']:.4f}，更差，没有采用：温度仍为 1"
+        )
+    else:
+        first = f"温度 {result['temperature']:.3f}；测试上的 ECE {before:.4f} → {after:.4f}"
+    lines = [_threshold_line(row) for row in result["thresholds"]]
+    return "\n".join([first, *lines, f"温度和阈值已写进 {evaluation.config.model_path}/sentiment_config.json"])
 
 
 def _threshold_line(row: dict) -> str:

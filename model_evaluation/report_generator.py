@@ -67,12 +67,14 @@ def render_report(results: "Results", failures: dict[str, str]) -> str:
     from model_evaluation.report.results import SECTIONS
 
     environment = template_environment(results)
+    training = _render_training(environment, results)
     titles = {section.name: section.title for section in SECTIONS}
     return environment.get_template("page.html").render(
         findings=render_summary(environment, results),
         failed=[(titles.get(name, name), message) for name, message in failures.items()],
         failed_steps=set(failures),
         warnings=_warnings(results),
+        training=training,
         rendered_sections=[(section, *_render_section(environment, results, section)) for section in SECTIONS],
     )
 
@@ -133,9 +135,24 @@ def _render_section(environment, results: "Results", section: "Section") -> "tup
     return Markup(html), None
 
 
+def _render_training(environment, results: "Results") -> "Markup | None":
+    """The adapter's own account of its training as HTML, None where it has none or it cannot be read."""
+    from markupsafe import Markup
+
+    from model_evaluation.report.results import FOREIGN_FILE_ERRORS, TRAINING_FILES, unexpected
+
+    if not (results.training_log or results.seeds):
+        return None
+    try:
+        return Markup(environment.get_template("training.html").render())
+    except FOREIGN_FILE_ERRORS as error:
+        results.problems[TRAINING_FILES[0]] = unexpected(" 或 ".join(TRAINING_FILES), error)
+        return None
+
+
 def _warnings(results: "Results") -> list[str]:
     """Sentences on what does not fit together: figures that come from different rows must not be compared."""
-    from model_evaluation.report.results import PREDICTIONS, SECTIONS
+    from model_evaluation.report.results import PREDICTIONS, SECTIONS, TRAINING_FILES
 
     found = []
     # An audit is about the training rows and has neither fingerprint.
@@ -154,8 +171,9 @@ def _warnings(results: "Results") -> list[str]:
 
     if results.predictions_are_of_another_run():
         found.append(f"{PREDICTIONS} 与 metrics.json 不是同一次预测：由前者画的图和表与后者的数字对不上。")
-    if PREDICTIONS in results.problems:
-        found.append(results.problems[PREDICTIONS] + "依靠它的图和表没有画。")
+    for name in (PREDICTIONS, *TRAINING_FILES):
+        if name in results.problems:
+            found.append(results.problems[name] + "依靠它的图和表没有画。")
     return found
 
 

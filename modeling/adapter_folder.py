@@ -33,7 +33,7 @@ from data.seen_texts import save_seen_texts
 from runtime.atomic_files import atomic_folder, file_sha256, link_or_copy, recover_folder, write_json
 from runtime.errors import UserError
 
-FORMAT_VERSION = 2  # 2 knows the head label_scoring
+FORMAT_VERSION = 3  # 2 knows the head label_scoring, 3 the targets without a threshold
 FILE_NAME = "sentiment_config.json"
 RUN_INFO = "run_info.json"
 TRAINING_LOG = "training_log.jsonl"
@@ -47,7 +47,11 @@ MOST_JSON_BYTES = 16 * 2**20  # ours have some thousand
 
 @dataclass
 class SentimentConfig:
-    """Settings that `SentimentPredictor` reads. `thresholds` maps a target precision such as "0.97" to a confidence."""
+    """Settings that `SentimentPredictor` reads.
+
+    `thresholds` maps a target precision such as "0.97" to a confidence; `without_threshold` are the targets that an
+    evaluation has tried to reach and could not. Both are empty where none has.
+    """
 
     base_model: str
     base_revision: str | None
@@ -59,6 +63,7 @@ class SentimentConfig:
     label_words: list[str] | None = None
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
+    without_threshold: list[str] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: str | Path) -> None:
@@ -88,6 +93,8 @@ class SentimentConfig:
             "temperature": _is_number(self.temperature, 1e-6, 1e6),
             "thresholds": isinstance(self.thresholds, dict)
             and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),
+            "without_threshold": isinstance(self.without_threshold, list)
+            and all(isinstance(name, str) and _is_target(name) for name in self.without_threshold),
             "format_version": isinstance(self.format_version, int),
         }
         return [f"{name}={getattr(self, name)!r:.60}" for name, sound in checks.items() if not sound]

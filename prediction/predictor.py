@@ -100,11 +100,19 @@ class SentimentPredictor:
         return answer
 
     def _threshold_for(self, min_precision: float) -> float:
-        known = self.config.thresholds
+        known, without = self.config.thresholds, self.config.without_threshold
         for name, confidence in known.items():
             if abs(float(name) - min_precision) < 1e-9:
                 return confidence
-        found = f"已有 {'、'.join(sorted(known))}" if known else "还没有任何阈值"
-        raise UserError(
-            f"没有精确率 {min_precision} 的阈值（{found}）；先运行 python model_evaluation/confidence_analysis.py"
-        )
+        evaluate = "python model_evaluation/confidence_analysis.py"
+        if not known and not without:
+            raise UserError(
+                f"--min_precision：这个适配器还没有评估过（或是旧版本评估的，一个阈值也没有），先运行 {evaluate}"
+            )
+        usable = f"有阈值的是 {'、'.join(sorted(known))}" if known else "其余的目标也没有阈值"
+        if any(abs(float(name) - min_precision) < 1e-9 for name in without):
+            raise UserError(
+                f"--min_precision：评估过了，验证集担保不了 {min_precision} 的精确率（{usable}）；"
+                f"换一个目标，或用更多验证评论重新训练、再运行 {evaluate}"
+            )
+        raise UserError(f"--min_precision：评估时没有为 {min_precision} 选阈值（{usable}）；可选 0.95、0.97、0.99")

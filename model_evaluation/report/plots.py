@@ -21,6 +21,7 @@ from model_evaluation.report.svg import COLOUR, inline_svg, new_plot, page_style
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SETTLED = 0.05  # share of texts from which the error rate sets the scale of the risk-coverage curve
 LONGEST_NAME = 6  # characters of a label's name in the title of an axis
+MOST_DOTS = 40  # points of a training curve beyond which a dot for each would be a band
 SMALLEST_CELL = 20  # below this a number does not fit into a cell of the confusion matrix
 
 
@@ -194,6 +195,36 @@ def risk_coverage(curve: dict, thresholds: Sequence[dict] = ()) -> Markup:
     return inline_svg(figure, "风险-覆盖率曲线")
 
 
+@page_style
+def training_curve(log: Sequence[dict], keys: dict[str, str], best_step: int | None, label: str) -> Markup | None:
+    """Figures of training_log.jsonl by step; `keys` maps those to draw to their names. None where the log has none.
+
+    The best step is a vertical line. A figure that is None (a loss that was no number) is left out.
+    """
+    figure, axes = new_plot(height=300)
+    drawn = []
+    for (key, name), colour in zip(keys.items(), ("accent", "bad"), strict=False):
+        points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
+        if not points:
+            continue
+        drawn += [value for _, value in points]
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, color=COLOUR[colour])
+        axes.annotate(name, points[-1], (0, 8), textcoords="offset points", ha="right", color=COLOUR[colour])
+        for step, value in points if len(points) <= MOST_DOTS else ():
+            _dot(axes, step, value, f"第 {step:,} 步：{name} {value:.4f}", colour)
+    if not drawn:
+        return None
+    low, high = min(drawn), max(drawn)
+    margin = 0.15 * (high - low) or 0.05
+    axes.set(xlabel="步", ylim=(low - margin, high + margin))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    if best_step:
+        line = axes.axvline(best_step, color=COLOUR["soft"], linewidth=1, linestyle=(0, (4, 4)))
+        set_hint(line, f"最好的一步：{best_step:,}")
+    return inline_svg(figure, label)
+
+
 def round_ticks(low: float, high: float) -> list[float]:
     """Three to six round shares from `low` to `high`."""
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
@@ -217,9 +248,9 @@ def _reference(axes: Axes, start: tuple[float, float], end: tuple[float, float])
     axes.plot(*zip(start, end, strict=True), color=COLOUR["soft"], linewidth=1, linestyle=(0, (4, 4)))
 
 
-def _dot(axes: Axes, x: float, y: float, hint: str) -> None:
+def _dot(axes: Axes, x: float, y: float, hint: str, colour: str = "accent") -> None:
     """A disc of radius 4; matplotlib's own markers are references, which the page is to do without."""
     dot = Circle((0, 0), 4, transform=ScaledTranslation(x, y, axes.transData), zorder=3)  # type: ignore[arg-type]
-    dot.set(facecolor=COLOUR["accent"], edgecolor=COLOUR["page"], linewidth=1.5)
+    dot.set(facecolor=COLOUR[colour], edgecolor=COLOUR["page"], linewidth=1.5)
     set_hint(dot, hint)
     axes.add_artist(dot)

@@ -23,10 +23,12 @@ from model_evaluation.confidence_analysis import ConfidenceStep
 from model_evaluation.metrics.classification import confusion_matrix
 from model_evaluation.robustness_test import RobustnessStep
 from model_evaluation.runs.folders import RUN_FILE
+from modeling.adapter_folder import RUN_INFO, SEEDS, TRAINING_LOG
 from prediction.prediction_set import Predictions
 
 PREDICTIONS = "predictions.jsonl"
 AUDIT = "data_audit.json"
+TRAINING_FILES = (TRAINING_LOG, RUN_INFO, SEEDS)  # of the adapter
 # Errors of an older or foreign result file. One of our own would fail the tests, which render them all.
 FOREIGN_FILE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError)
 
@@ -62,6 +64,9 @@ class Results:
     predictions: Predictions | None = None
     problems: dict[str, str] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    training_log: list[dict] = field(default_factory=list)  # these three lie in the adapter's folder
+    best_step: int | None = None
+    seeds: dict | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -129,6 +134,7 @@ def read_results(folder: Path) -> Results:
         if section.file_name != AUDIT and (found := _read(results, folder / section.file_name, _read_object)):
             results.data[section.name] = found
     _add_audit(results)
+    _add_training(results)
     return results
 
 
@@ -189,3 +195,23 @@ def _read_predictions(path: Path) -> Predictions:
     if not len(predictions):
         raise ValueError("没有一条预测")
     return predictions
+
+
+def _add_training(results: Results) -> None:
+    """What the evaluated adapter, if it is still there, tells of its training; one of an earlier version, nothing."""
+    model_path = (results.data.get("metrics") or {}).get("model_path")
+    if not model_path:
+        return
+    adapter = Path(str(model_path))
+    results.training_log = _read(results, adapter / TRAINING_LOG, _read_lines) or []
+    if results.training_log:
+        results.best_step = _read(results, adapter / RUN_INFO, _read_best_step)
+    results.seeds = _read(results, adapter / SEEDS, _read_object)
+
+
+def _read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_best_step(path: Path) -> int:
+    return int(_read_object(path)["best"]["step"])

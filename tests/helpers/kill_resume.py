@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +90,12 @@ class Killer:
         self.moment, self.left = moment, rng.randint(1, moment.most)
         self.delay = rng.uniform(0, moment.steps * step)  # seconds
         self.lock, self.hit = threading.Lock(), False
+        # A terminal, since a log file is told of an evaluation only when it has taken a while.
+        self.screen, terminal = pty.openpty()
         self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=REPOSITORY, stdout=terminal, stderr=terminal, start_new_session=True
         )
+        os.close(terminal)
 
     def tell(self, sign: str) -> None:
         with self.lock:
@@ -104,9 +109,11 @@ class Killer:
     def wait(self) -> str:
         output = b""
         self.tell("started")
-        while block := self.process.stdout.read1():
-            output += block
-            self.tell(block.decode(errors="ignore"))
+        with suppress(OSError):  # how Linux says that nobody writes to a terminal any more
+            while block := os.read(self.screen, 65536):
+                output += block
+                self.tell(block.decode(errors="ignore"))
+        os.close(self.screen)
         self.hit = self.process.wait() == -signal.SIGKILL
         return output.decode(errors="replace")
 
@@ -138,6 +145,7 @@ def outcome(folder: Path) -> dict:
         "没有进步的评估次数": best["misses"],
         "检查点": [path.name for path in find_checkpoints(folder)],
         "日志": json.loads((newest / "trainer_state.json").read_text())["log_history"],
+        "training_log.jsonl（SHA-256）": file_sha256(folder / "training_log.jsonl"),
         "指标": json.loads((folder / "lora_adapter" / "run_info.json").read_text())["metrics"],
         "残留": leftovers(folder),
     }

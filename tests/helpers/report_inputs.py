@@ -58,7 +58,7 @@ def metrics_json(test: Predictions) -> dict:
 
 
 def about(test: Predictions) -> dict:
-    return {"environment": ENVIRONMENT, "model_path": "outputs/lora_adapter", "data": DATA | {"n": len(test)}}
+    return {"environment": ENVIRONMENT, "model_path": "somewhere/lora_adapter", "data": DATA | {"n": len(test)}}
 
 
 def confidence_json(validation: Predictions, test: Predictions) -> dict:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from data.dataset import Rows
 from data.seen_texts import save_seen_texts
 from model_evaluation import confidence_analysis, robustness_test, run_full_eval
 from model_evaluation.confidence_analysis import save_calibration, thinned, unseen_rows
+from model_evaluation.metrics.selective_prediction import threshold_table
 from model_evaluation.robustness.perturbations import PERTURBATIONS
 from modeling.adapter_folder import SentimentConfig
 from modeling.fingerprint import model_fingerprint
@@ -256,7 +258,7 @@ def sure_predictions(n: int, seed: int) -> Predictions:
 
 def test_the_analysis_finds_the_temperature_and_thresholds_after_it():
     result = confidence_analysis.confidence_analysis(sure_predictions(4000, 0), sure_predictions(2000, 1))
-    assert result["temperature"] == pytest.approx(2.0, rel=0.1)
+    assert result["temperature"] == pytest.approx(2.0, rel=0.1) and result["rejected_temperature"] is None
     test = result["calibration"]["test"]
     assert test["after"]["ece"] < test["before"]["ece"] / 2
     # Labels follow softmax(logits / 2), so at T = 2 the confidence is the precision, row by row.
@@ -264,6 +266,21 @@ def test_the_analysis_finds_the_temperature_and_thresholds_after_it():
     assert 0.6 < by_target[0.95]["threshold"] < by_target[0.97]["threshold"] < by_target[0.99]["threshold"] < 1
     assert by_target[0.95]["test"]["precision"] > 0.93
     assert result["risk_coverage"]["threshold"][-1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_temperature_that_makes_the_held_out_rows_worse_is_not_applied():
+    """The validation rows are answered twice as surely as they should be, the test rows just as they should."""
+    test = sure_predictions(2000, 1)
+    test = Predictions(test.texts, test.logits / 2, test.labels)
+    result = confidence_analysis.confidence_analysis(sure_predictions(4000, 0), test)
+    rejected, calibration = result["rejected_temperature"], result["calibration"]["test"]
+    assert rejected["temperature"] == pytest.approx(2.0, rel=0.1) and rejected["ece_after"] > rejected["ece_before"]
+    assert result["temperature"] == calibration["temperature"] == 1.0
+    assert calibration["before"] == calibration["after"] and calibration["after"]["ece"] == rejected["ece_before"]
+    assert result["thresholds"] == threshold_table(sure_predictions(4000, 0), test, 1.0)
+    evaluation = SimpleNamespace(config=SimpleNamespace(model_path="x"))
+    lines = confidence_analysis._calibration_lines(evaluation, result)
+    assert "没有采用" in lines and f"{rejected['ece_after']:.4f}" in lines
 
 
 def test_calibration_goes_into_the_adapter_and_again_gives_the_same_bytes(own_adapter):
@@ -277,6 +294,7 @@ def test_calibration_goes_into_the_adapter_and_again_gives_the_same_bytes(own_ad
     save_calibration(str(own_adapter), 1.5, table)
     first, after = path.read_bytes(), SentimentConfig.load(own_adapter)
     assert (after.temperature, after.thresholds) == (1.5, {"0.95": 0.8, "0.97": 0.9})
+    assert after.without_threshold == ["0.99"]
     assert (after.base_model, after.labels, after.max_length) == (before.base_model, before.labels, before.max_length)
     save_calibration(str(own_adapter), 1.5, table)
     assert path.read_bytes() == first

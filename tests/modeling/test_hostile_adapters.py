@@ -28,6 +28,7 @@ FIELDS = {
     "base_model": [5, "", None, ["tiny_base"]],
     "base_revision": [7, []],
     "thresholds": [[], {"x": 0.5}, {"0.97": 2}, {"0.97": "0.9"}, {"0.97": float("nan")}, {"97": 0.5}, None],
+    "without_threshold": [{}, ["x"], [0.97], None],
     "format_version": ["1", 1.5, None],
     "no_such_field": [1],
 }

