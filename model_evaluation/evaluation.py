@@ -17,7 +17,9 @@ from configs.evaluation_config import DEFAULT_OUTPUT, ZERO_SHOT_OUTPUT, Evaluati
 from configs.training_config import DataConfig
 from data.data_loader import fingerprints, load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
-from data.labels import given_labels
+from data.label_map import read_label_map
+from data.labels import given_labels, named_sentiments
+from data.polarity import Polarity, polarity_of
 from data.seen_texts import seen_mask
 from data.sources.review_files import read_labelled_file
 from model_evaluation.runs.folders import adapter_name, open_run, publish, run_name
@@ -59,6 +61,7 @@ class Evaluation:
         """
         _ = self.rows
         _ = self.cache
+        _ = self.polarity
         open_run(self.output, self.provenance() | self.settings())
 
     def publish(self) -> None:
@@ -71,6 +74,14 @@ class Evaluation:
     def splits(self) -> dict[str, Rows]:
         """The rows that can be evaluated, by split; those of `--test_file` are a test split."""
         return evaluation_splits(self.config, self.sentiment.labels)
+
+    @property
+    def polarity(self) -> Polarity | None:
+        """The label ids of the two sentiments: as the flags say, or else as the adapter remembers."""
+        config, labels = self.config, self.sentiment.labels
+        if config.negative_label is None:
+            return self.sentiment.polarity
+        return polarity_of(labels, named_sentiments(config.negative_label, config.positive_label, labels))
 
     @cached_property
     def rows(self) -> Rows:
@@ -190,9 +201,11 @@ class ZeroShotEvaluation(Evaluation):
         from prediction.zero_shot import zero_shot_config
 
         config = self.config
+        labels = given_labels(config.labels) if config.labels else LABEL_NAMES
         return zero_shot_config(
             config.model_name,
-            labels=given_labels(config.labels) if config.labels else LABEL_NAMES,
+            labels=labels,
+            sentiments=named_sentiments(config.negative_label, config.positive_label, labels),
             label_words=config.label_words,
             prompt_template=config.prompt_template,
             max_length=config.max_length,
@@ -228,7 +241,9 @@ def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, 
     Label ids are positions in `labels`.
     """
     if config.test_file:
-        return {"test": read_labelled_file(Path(config.test_file), config.text_column, config.label_column, labels)}
+        mapping = None if config.label_map is None else read_label_map(Path(config.label_map))
+        columns = (config.text_column, config.label_column)
+        return {"test": read_labelled_file(Path(config.test_file), *columns, labels, config.encoding, mapping)}
     if config.dataset:
         return load_splits(
             DataConfig(
@@ -237,6 +252,7 @@ def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, 
                 text_column=config.text_column,
                 label_column=config.label_column,
                 hub=config.hub,
+                label_map=config.label_map,
             )
         )
     return training_splits(config.model_path)
@@ -246,7 +262,9 @@ def training_splits(model_path: str) -> dict[str, Rows]:
     """The splits that the adapter was trained with; a `UserError` if the data has changed since."""
     info = read_run_info(model_path)
     fields = DataConfig.__dataclass_fields__
-    splits = load_splits(DataConfig(**{name: value for name, value in info["config"].items() if name in fields}))
+    settings = {name: value for name, value in info["config"].items() if name in fields}
+    # In the adapter's own order: an earlier version may have found the labels in another one than this does.
+    splits = load_splits(DataConfig(**settings | {"labels": SentimentConfig.load(model_path).labels}))
     changed = [name for name, rows in splits.items() if rows.fingerprint() != info["data_fingerprint"].get(name)]
     if changed:
         raise UserError(

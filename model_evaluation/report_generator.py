@@ -81,14 +81,18 @@ def render_report(results: "Results", failures: dict[str, str]) -> str:
 
 def template_environment(results: "Results"):
     """The templates with what they say about these results."""
-    from data.dataset import LABEL_NAMES
+    from data.polarity import polarity_of
     from model_evaluation.report import tables
     from model_evaluation.report.environment import page_environment
     from model_evaluation.report.results import SECTIONS
     from model_evaluation.report.summary import at_chance
 
     return page_environment(
-        results=results, sections=SECTIONS, default_labels=LABEL_NAMES, tables=tables, at_chance=at_chance
+        results=results,
+        sections=SECTIONS,
+        is_sentiment=polarity_of(results.labels) is not None,
+        tables=tables,
+        at_chance=at_chance,
     )
 
 

@@ -35,6 +35,7 @@ class RobustnessStep(Step):
             load_suite(),
             seed=evaluation.config.seed,
             label_names=rows.label_names,
+            polarity=evaluation.polarity,
             progress=True,
         )
         return self.plan.requested_texts()

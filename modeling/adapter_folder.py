@@ -29,11 +29,12 @@ from configs.config_file import CONFIG_FILE, config_text
 from configs.fields import check_fields
 from configs.prompt_template import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
+from data.polarity import Polarity, polarity_of
 from data.seen_texts import save_seen_texts
 from runtime.atomic_files import atomic_folder, file_sha256, link_or_copy, recover_folder, write_json
 from runtime.errors import UserError
 
-FORMAT_VERSION = 3  # 2 knows the head label_scoring, 3 the targets without a threshold
+FORMAT_VERSION = 3  # 2 knows the head label_scoring, 3 targets without a threshold and which labels are the sentiments
 FILE_NAME = "sentiment_config.json"
 RUN_INFO = "run_info.json"
 TRAINING_LOG = "training_log.jsonl"
@@ -64,12 +65,18 @@ class SentimentConfig:
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     without_threshold: list[str] = field(default_factory=list)
+    sentiments: list[str] | None = None  # the negative and the positive label, where labels have such a meaning
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: str | Path) -> None:
         """Write the file, whole or not at all; a link in its place is a `UserError`."""
         refuse_link(folder)
         write_json(Path(folder) / FILE_NAME, dataclasses.asdict(self))
+
+    @property
+    def polarity(self) -> Polarity | None:
+        """The label ids of the two sentiments; in an adapter of an earlier version by the labels' words alone."""
+        return polarity_of(self.labels, self.sentiments)
 
     def problems(self) -> list[str]:
         """The fields whose values cannot be, each as `name=value`."""
@@ -95,6 +102,10 @@ class SentimentConfig:
             and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),
             "without_threshold": isinstance(self.without_threshold, list)
             and all(isinstance(name, str) and _is_target(name) for name in self.without_threshold),
+            "sentiments": self.sentiments is None
+            or (
+                _are_labels(self.sentiments) and len(self.sentiments) == 2 and set(self.sentiments) <= set(self.labels)
+            ),
             "format_version": isinstance(self.format_version, int),
         }
         return [f"{name}={getattr(self, name)!r:.60}" for name, sound in checks.items() if not sound]

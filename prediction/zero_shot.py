@@ -16,6 +16,7 @@ from torch import nn
 from configs.prompt_template import default_template
 from configs.training_config import LABEL_SCORING
 from data.dataset import LABEL_NAMES
+from data.polarity import polarity_of, sentiment_words
 from data.preprocessing import clean_text, encode_texts
 from modeling.adapter_folder import SentimentConfig
 from modeling.base_model import find_model, load_label_scorer
@@ -58,8 +59,14 @@ def zero_shot_config(
     prompt_template: str | None = None,
     max_length: int = 256,
     quantize: bool = False,
+    sentiments: Sequence[str] | None = None,
 ) -> SentimentConfig:
-    """Settings of a zero-shot predictor; `label_words` stand for `labels`, in their order, by default as the labels."""
+    """Settings of a zero-shot predictor; `label_words` stand for `labels`, in their order.
+
+    Where there are none, 负面 and 正面 stand for two sentiments, whatever these are called, and other labels for
+    themselves. `sentiments` are the negative and the positive label, where their words do not tell.
+    """
+    words = sentiment_words(labels, polarity_of(labels, sentiments)) or labels
     return SentimentConfig(
         base_model=base_model,
         base_revision=None,
@@ -67,8 +74,9 @@ def zero_shot_config(
         max_length=max_length,
         quantization="nf4" if quantize else None,
         head=LABEL_SCORING,
-        prompt_template=prompt_template or default_template(labels),
-        label_words=list(label_words or labels),
+        prompt_template=prompt_template or default_template(words),
+        label_words=list(label_words or words),
+        sentiments=None if sentiments is None else list(sentiments),
     )
 
 

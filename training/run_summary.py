@@ -8,6 +8,7 @@ import numpy as np
 from configs.config_file import CONFIG_FILE, config_text
 from configs.lora_config import LoraSettings
 from configs.training_config import ADAMW, MACRO_F1, TrainingConfig
+from data.labels import named_sentiments
 from modeling.adapter_folder import SentimentConfig
 from modeling.base_model import lasting_name
 from modeling.batching import padded_length
@@ -141,6 +142,7 @@ def sentiment_config(config: TrainingConfig, labels: list[str], commit: str | No
         head=config.head,
         prompt_template=config.template_for(labels),
         label_words=config.words_for(labels),
+        sentiments=named_sentiments(config.negative_label, config.positive_label, labels),
     )
 
 

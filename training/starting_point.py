@@ -50,6 +50,8 @@ def inherited_settings(given: dict[str, Any]) -> dict[str, Any]:
         "lora_alpha": lora["lora_alpha"],
         "target_modules": lora["target_modules"],
     }
+    if sentiment.sentiments and not {"labels", "negative_label", "positive_label"} & given.keys():
+        settings |= dict(zip(("negative_label", "positive_label"), sentiment.sentiments, strict=True))
     if given.get("head", sentiment.head) == sentiment.head:  # else the head is refused, and these would hide it
         settings |= {"prompt_template": sentiment.prompt_template, "label_words": sentiment.label_words}
     return settings

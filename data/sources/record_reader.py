@@ -27,6 +27,7 @@ FOREIGN_FILES = {
     b"\xd0\xcf\x11\xe0": "是旧版 Excel 工作簿，请用 Excel 打开，另存为 .xlsx",
     b"PAR1": "是 parquet 文件，请把扩展名改为 .parquet",
 }
+COLUMN_FLAGS = "用 --text_column 和 --label_column 指定列名"
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 NUL = "有 NUL 字节：这不是文本，或者是不带标记的 UTF-16 编码（用 --encoding utf-16-le）"
 
@@ -38,10 +39,13 @@ class BadRow(ValueError):
 Record = tuple[str, dict[str, Any] | BadRow]  # (where it stands, e.g. "第 3 行", column -> value)
 
 
-def read_records(path: Path, columns: set[str], encoding: str | None = None, every: bool = False) -> Iterator[Record]:
+def read_records(
+    path: Path, columns: set[str], encoding: str | None = None, *, every: bool = False, advice: str = COLUMN_FLAGS
+) -> Iterator[Record]:
     """Every row, in order; blank lines are passed over. `columns` must stand in the header where there is one.
 
     `encoding` forces that of a text file (`encoding_of`). A .parquet file's other columns are read with `every` alone.
+    `advice` ends the message about a column that is not there.
     """
     require_file(path)
     kind = path.suffix.lower()
@@ -50,11 +54,11 @@ def read_records(path: Path, columns: set[str], encoding: str | None = None, eve
     if kind == ".json":
         return _json(path, encoding)
     if kind in (".csv", ".tsv"):
-        return _table(path, columns, _csv_rows(path, encoding))
+        return _table(path, columns, _csv_rows(path, encoding), advice)
     if kind == ".xlsx":
-        return _table(path, columns, ((f"第 {number} 行", cells) for number, cells in sheet_rows(path)))
+        return _table(path, columns, ((f"第 {number} 行", cells) for number, cells in sheet_rows(path)), advice)
     if kind == ".parquet":
-        return _parquet(path, columns, every)
+        return _parquet(path, columns, every, advice)
     if kind == ".xls":
         raise UserError(f"{path} 是旧版 Excel 工作簿，请用 Excel 打开，另存为 .xlsx")
     raise UserError(f"{path}：不认识的文件类型 {path.suffix!r}，应为 {' '.join(FILE_TYPES)} 之一")
@@ -153,7 +157,9 @@ def _csv_rows(path: Path, encoding: str | None) -> Iterator[tuple[str, list[str]
             yield where, row
 
 
-def _table(path: Path, columns: set[str], rows: Iterator[tuple[str, list[Any] | BadRow]]) -> Iterator[Record]:
+def _table(
+    path: Path, columns: set[str], rows: Iterator[tuple[str, list[Any] | BadRow]], advice: str
+) -> Iterator[Record]:
     """Rows below a header as records. A sheet's rows end at their last cell, those of a text file at the line's end."""
     header: list[str] | None = None
     is_sheet = path.suffix.lower() == ".xlsx"
@@ -162,7 +168,7 @@ def _table(path: Path, columns: set[str], rows: Iterator[tuple[str, list[Any] | 
             if isinstance(row, BadRow):
                 raise UserError(f"{path} 的表头（{where}）：{row}")
             names = [str(name).strip() for name in row]
-            _check_header(path, names, columns)
+            _check_header(path, names, columns, advice)
             header = _distinct(names)
             continue
         if is_sheet and not isinstance(row, BadRow):
@@ -176,7 +182,7 @@ def _table(path: Path, columns: set[str], rows: Iterator[tuple[str, list[Any] | 
         else:
             yield where, BadRow(f"有 {len(row)} 格，表头有 {len(header)} 格（文本里有逗号时要加引号）")
     if header is None:
-        _check_header(path, [], columns)
+        _check_header(path, [], columns, advice)
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -202,13 +208,13 @@ def _csv_fault(message: str) -> str:
     return '引号没有配对：引号里的引号要写两个（""），结束的引号后面只能是分隔符'
 
 
-def _parquet(path: Path, columns: set[str], every: bool) -> Iterator[Record]:
+def _parquet(path: Path, columns: set[str], every: bool, advice: str) -> Iterator[Record]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            _check_header(path, file.schema_arrow.names, columns)
+            _check_header(path, file.schema_arrow.names, columns, advice)
             number = 0
             for batch in file.iter_batches(PARQUET_ROWS, columns=None if every else sorted(columns)):
                 for record in batch.to_pylist():
@@ -220,11 +226,10 @@ def _parquet(path: Path, columns: set[str], every: bool) -> Iterator[Record]:
         raise UserError(f"不能读 {path}：不是完整的 parquet 文件（{first_line(error)}）") from None
 
 
-def _check_header(path: Path, header: list[str], columns: set[str]) -> None:
+def _check_header(path: Path, header: list[str], columns: set[str], advice: str) -> None:
     if not header:
         raise UserError(f"{path} 是空的：没有表头，也没有数据行")
     if missing := sorted(columns - set(header)):
-        flags = "--text_column 和 --label_column" if len(columns) > 1 else "--text_column"
-        raise UserError(f"{path} 没有 {'、'.join(missing)} 列（有 {'、'.join(header)}）；用 {flags} 指定列名")
+        raise UserError(f"{path} 没有 {'、'.join(missing)} 列（有 {'、'.join(header)}）；{advice}")
     if repeated := sorted(name for name in columns if header.count(name) > 1):
         raise UserError(f"{path} 的表头里 {'、'.join(repeated)} 出现了不止一次")

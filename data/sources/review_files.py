@@ -6,10 +6,11 @@ Nothing is skipped in silence: a row without text or with an unknown label ends 
 message that lists the first ten of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.dataset import LABEL_NAMES, RawReview, Rows
+from data.label_map import mapped_reviews
 from data.labels import labelled_rows, sound_reviews, text_problem
 from data.sources.record_reader import NUL, BadRow, read_records, require_file, text_lines
 
@@ -20,13 +21,16 @@ def read_labelled_file(
     label_column: str,
     names: Sequence[str] | None = LABEL_NAMES,
     encoding: str | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> Rows:
     """All rows of a file; `UserError` that lists the bad ones, if there are any.
 
     Label ids are positions in `names`, and another label makes a row a bad one; with None the file's own labels
-    are the names (`find_labels`).
+    are the names (`find_labels`). `label_map` (`read_label_map`) renames them before.
     """
     reviews = read_reviews(path, text_column, label_column, encoding)
+    if label_map is not None:
+        reviews = mapped_reviews(reviews, label_map, label_column)
     return labelled_rows(reviews, str(path), names, text_column, label_column)
 
 
@@ -59,7 +63,8 @@ def read_reviews(
     columns = {"--text_column": text_column}
     if label_column is not None:
         columns["--label_column"] = label_column
-    for where, record in read_records(path, set(columns.values()), encoding, every=others):
+    advice = f"用 {' 和 '.join(columns)} 指定列名"
+    for where, record in read_records(path, set(columns.values()), encoding, every=others, advice=advice):
         if isinstance(record, BadRow):
             yield RawReview(where, problem=str(record))
             continue

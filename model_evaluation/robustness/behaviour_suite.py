@@ -13,11 +13,11 @@ The suite is `resources/behaviour_suite.json`, a list of abilities; its tests ho
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from data.dataset import LABEL_NAMES
+from data.polarity import Polarity
 from model_evaluation.metrics.intervals import wilson_interval
 from model_evaluation.robustness.word_lists import RESOURCES
 
@@ -51,6 +51,14 @@ def load_suite() -> list[Ability]:
     return suite
 
 
+def with_label_ids(suite: Sequence[Ability], polarity: Polarity) -> list[Ability]:
+    """The suite with the label ids of an adapter in place of 0 = negative, 1 = positive."""
+    return [
+        replace(ability, cases=tuple(replace(case, label=polarity[case.label]) for case in ability.cases))
+        for ability in suite
+    ]
+
+
 def suite_texts(suite: Sequence[Ability]) -> tuple[list[str], list[int]]:
     """(texts, labels) of all N cases, ability after ability."""
     cases = [case for ability in suite for case in ability.cases]
@@ -66,11 +74,12 @@ def score_suite(suite: Sequence[Ability], pred: np.ndarray) -> dict:
     """
     remaining = pred.tolist()
     abilities = {}
+    label_ids = sorted(set(suite_texts(suite)[1]))
     for ability in suite:
         n = len(ability.cases)
         answers, remaining = remaining[:n], remaining[n:]
         failures = []
-        wrong_by_label = {str(label): 0 for label in range(len(LABEL_NAMES))}
+        wrong_by_label = {str(label): 0 for label in label_ids}
         for case, answer in zip(ability.cases, answers, strict=True):
             if answer != case.label:
                 failures.append({**asdict(case), "pred": answer})

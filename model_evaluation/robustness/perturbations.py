@@ -65,19 +65,22 @@ _ALL = (
 PERTURBATIONS: dict[str, Perturbation] = {perturbation.name: perturbation for perturbation in _ALL}
 
 
-def perturb(texts: Sequence[str], labels: Sequence[int], name: str, strength: float, seed: int) -> list[str | None]:
+def perturb(
+    texts: Sequence[str], sentiments: Sequence[int | None], name: str, strength: float, seed: int
+) -> list[str | None]:
     """Change each of N texts by the perturbation `name`; None where it does not apply or would leave the text as it is.
 
     What a text becomes follows from (seed, name, strength, text) alone: not from its place, nor from the other texts.
-    `labels`: N ids, 0 = negative, 1 = positive. A changed text is never blank. KeyError for an unknown name.
+    `sentiments`: N of 0 = negative, 1 = positive, None = neither. A changed text is never blank. KeyError for an
+    unknown name.
     """
     perturbation = PERTURBATIONS[name]
     results: list[str | None] = []
-    for text, label in zip(texts, labels, strict=True):
+    for text, sentiment in zip(texts, sentiments, strict=True):
         # Random hashes bytes with SHA-512, the same in every process, unlike hash().
         rng = random.Random(f"{seed}\n{name}\n{float(strength)}\n{text}".encode("utf-8", "surrogatepass"))
         if perturbation.needs_label:
-            changed = perturbation.function(text, rng, strength, label)
+            changed = None if sentiment is None else perturbation.function(text, rng, strength, sentiment)
         else:
             changed = perturbation.function(text, rng, strength)
         unchanged = changed is None or changed == text or not changed.strip()

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.dataset import LABEL_NAMES
+from data.polarity import Polarity, polarity_of, skipped_reason
 from model_evaluation.metrics.intervals import share_interval
-from model_evaluation.robustness.behaviour_suite import Ability, score_suite, suite_texts
+from model_evaluation.robustness.behaviour_suite import Ability, score_suite, suite_texts, with_label_ids
 from model_evaluation.robustness.perturbations import PERTURBATIONS, perturb
 from prediction.prediction_set import Predictions
 
@@ -52,22 +53,28 @@ def plan_robustness(
     *,
     seed: int,
     label_names: Sequence[str] = LABEL_NAMES,
+    polarity: Polarity | None = None,
     progress: bool = False,
 ) -> RobustnessPlan:
     """Perturb every text; `progress` shows a bar over the perturbations.
 
-    The suite, and the perturbations that follow the label, know 负面 and 正面 alone: with other `label_names` they
-    are skipped, and the plan says why.
+    The suite, and the perturbations that follow the label, are about the two sentiments: `polarity` are their label
+    ids, by default as the words of `label_names` tell. Where neither does, they are skipped, and the plan says why.
+    Rows of other labels are not changed by perturbations that follow the label.
     """
     from tqdm import tqdm
 
     texts, labels, suite = list(texts), list(labels), list(suite)
     skipped = {}
-    if list(label_names) != LABEL_NAMES:
+    polarity = polarity or polarity_of(label_names)
+    if polarity is None:
         suite = []
         names = ["behaviour", *(kind.name for kind in PERTURBATIONS.values() if kind.needs_label)]
-        reason = f"只适用于标签 {'、'.join(LABEL_NAMES)}，这个适配器的标签不是这两种"
-        skipped = dict.fromkeys(names, reason)
+        skipped = dict.fromkeys(names, skipped_reason(label_names))
+    else:
+        suite = with_label_ids(suite, polarity)
+    meaning = {label_id: sentiment for sentiment, label_id in enumerate(polarity or ())}  # 0 = negative, 1 = positive
+    sentiments = [meaning.get(label) for label in labels]
 
     variants: dict[str, dict[float, list[str | None]]] = {}
     for kind in tqdm(PERTURBATIONS.values(), desc="改写评论", unit="种", leave=False, disable=not progress):
@@ -76,7 +83,7 @@ def plan_robustness(
             if kind.name in skipped:
                 variants[kind.name][strength] = [None] * len(texts)
             else:
-                variants[kind.name][strength] = perturb(texts, labels, kind.name, strength, seed)
+                variants[kind.name][strength] = perturb(texts, sentiments, kind.name, strength, seed)
     return RobustnessPlan(texts, labels, variants, suite, skipped)
 
 

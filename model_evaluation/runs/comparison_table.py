@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from model_evaluation.metrics.terminal_table import display_width, text_table
+from runtime.terminal import display_width, text_table
 
 WIDTH = 80
 SIGNIFICANT = 0.05
