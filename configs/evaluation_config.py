@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from configs.fields import ConfigError, check_fields, option
+from configs.fields import AUTO, DTYPES, ConfigError, check_fields, option
 from configs.prompt_template import prompt_problems, typed
 from configs.training_config import (
     ENCODING_HELP,
@@ -38,6 +38,11 @@ class EvaluationConfig:
         "结果文件夹；不给则写在其中以模型和数据命名的子文件夹里，最近一次的在它本身里也找得到",
     )
     hub: str | None = option(None, HUB_HELP, choices=HUBS)
+    dtype: str = option(
+        AUTO,
+        "计算的精度：auto 即 float32（GPU 上和大基座用 bfloat16）；成批预测用 bfloat16 时，可以照样评估",
+        choices=DTYPES,
+    )
 
     def __post_init__(self):
         if problems := self.problems():

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+AUTO = "auto"
+DTYPES = (AUTO, "float32", "bfloat16")  # of `--dtype`, the precision to predict in
+
 
 class ConfigError(ValueError):
     """All problems of a configuration together, one a line."""

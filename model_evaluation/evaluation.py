@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.evaluation_config import DEFAULT_OUTPUT, ZERO_SHOT_OUTPUT, EvaluationConfig, MetricsConfig, StepConfig
+from configs.fields import AUTO
 from configs.training_config import DataConfig
 from data.data_loader import fingerprints, load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
@@ -167,12 +168,16 @@ class Evaluation:
         """The model itself, with a `SentimentPredictor`'s methods."""
         from prediction.predictor import SentimentPredictor
 
-        return SentimentPredictor(self.config.base_model_name, self.config.model_path)
+        return SentimentPredictor(self.config.base_model_name, self.config.model_path, dtype=self.config.dtype)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hex digits that change with anything that changes the model's logits."""
-        return model_fingerprint(self.config.model_path, self.config.base_model_name)
+        return model_fingerprint(self.config.model_path, self.config.base_model_name) + self._asked_precision()
+
+    def _asked_precision(self) -> str:
+        """Behind a fingerprint: what was predicted in another precision is not used."""
+        return "" if self.config.dtype == AUTO else f"-{self.config.dtype}"
 
     def seen(self, texts: list[str]) -> np.ndarray:
         """Mark the texts that the model was trained on: (N,) bool."""
@@ -213,13 +218,18 @@ class ZeroShotEvaluation(Evaluation):
         )
 
     def load_predictor(self):
+        from modeling.devices import best_device
         from prediction.zero_shot import ZeroShotPredictor
 
-        return ZeroShotPredictor(self.sentiment, contextual_calibration=self.config.contextual_calibration)
+        device = best_device().asked_for(self.config.dtype)
+        return ZeroShotPredictor(
+            self.sentiment, contextual_calibration=self.config.contextual_calibration, device=device
+        )
 
     @cached_property
     def fingerprint(self) -> str:
-        return settings_fingerprint(self.sentiment, contextual_calibration=self.config.contextual_calibration)
+        calibration = self.config.contextual_calibration
+        return settings_fingerprint(self.sentiment, contextual_calibration=calibration) + self._asked_precision()
 
     def seen(self, texts: list[str]) -> np.ndarray:
         return np.zeros(len(texts), dtype=bool)

@@ -253,11 +253,12 @@ def _require_whole(model, loading: dict, folder: str, head: str) -> None:
 def nf4_config(device: Device, whole: str):
     """NF4 with double quantisation (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314), all but layer `whole`.
 
-    Cards before Ampere multiply it in float32: float16 would lose small gradients, which nothing scales up here.
+    Cards before Ampere multiply it in float32: float16 would lose small gradients, which nothing scales up here. What
+    the user asks for comes first.
     """
     from transformers import BitsAndBytesConfig
 
-    multiplied_in = torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float32
+    multiplied_in = device.dtype or (torch.bfloat16 if device.bf16 or device.kind == "cpu" else torch.float32)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

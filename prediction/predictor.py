@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from configs.fields import AUTO
 from data.preprocessing import clean_text, encode_texts
 from modeling.adapter_folder import DEFAULT_ADAPTER
 from modeling.batching import predict_logits
@@ -39,6 +40,7 @@ class SentimentPredictor:
         *,
         merge: bool = True,
         min_precision: float | None = None,
+        dtype: str = AUTO,
         device: Device | None = None,
         shared: bool = False,
     ):
@@ -46,11 +48,12 @@ class SentimentPredictor:
 
         `merge=False` keeps LoRA apart from the base. With `min_precision` (0.95, 0.97 or 0.99) each
         answer has `accepted`: whether its confidence reaches the threshold that the evaluation found
-        for this precision; the others are for a person to read. `shared` is for several processes that
+        for this precision; the others are for a person to read. `dtype` is float32, bfloat16 or auto,
+        which is float32 but for a GPU and large bases; see docs/performance.md. `shared` is for several processes that
         all ask for the same texts (after `runtime.distributed.connect_processes`): each computes its share.
         """
         self.model, self.tokenizer, self.config = load_adapter(
-            lora_path, base_model_name, merge=merge, device=device or best_device()
+            lora_path, base_model_name, merge=merge, device=(device or best_device()).asked_for(dtype)
         )
         self.labels, self.shared = self.config.labels, shared
         self.threshold = None if min_precision is None else self._threshold_for(min_precision)

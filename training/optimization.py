@@ -10,11 +10,8 @@ import torch
 from torch import nn
 
 from configs.training_config import ADAMW, PAGED_ADAMW
-from modeling.devices import Device
+from modeling.devices import EAGER_ATTENTION_TOKENS, Device
 from runtime.errors import UserError
-
-# Where scores of (T, T) still fit the caches; with longer rows torch's own kernel is the faster one.
-EAGER_ATTENTION_TOKENS = 512
 
 
 def mean_cross_entropy(

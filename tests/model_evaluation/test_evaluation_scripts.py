@@ -11,10 +11,12 @@ import pytest
 from small import REPOSITORY, assert_one_message, run_script, write_jsonl
 
 from configs.command_line import parse_config
+from configs.evaluation_config import StepConfig
 from data.dataset import Rows
 from data.seen_texts import save_seen_texts
 from model_evaluation import confidence_analysis, robustness_test, run_full_eval
 from model_evaluation.confidence_analysis import save_calibration, thinned, unseen_rows
+from model_evaluation.evaluation import Evaluation
 from model_evaluation.metrics.selective_prediction import threshold_table
 from model_evaluation.robustness.perturbations import PERTURBATIONS
 from modeling.adapter_folder import SentimentConfig
@@ -238,6 +240,14 @@ def test_the_fingerprint_follows_the_weights_and_not_the_calibration(own_adapter
     weights = own_adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert model_fingerprint(own_adapter) != before
+
+
+def test_what_was_predicted_in_another_precision_is_not_used(own_adapter):
+    fingerprints = [
+        Evaluation(StepConfig(model_path=str(own_adapter), dtype=dtype)).fingerprint()
+        for dtype in ("auto", "float32", "bfloat16")
+    ]
+    assert fingerprints[0] == model_fingerprint(own_adapter) and len(set(fingerprints)) == 3
 
 
 def test_the_fingerprint_follows_the_base(own_adapter, small_base, tmp_path):

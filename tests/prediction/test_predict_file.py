@@ -15,6 +15,7 @@ from small import REPOSITORY, assert_one_message, run_main, small_reviews, write
 
 import inference
 from data.sources.review_files import read_texts
+from modeling.devices import Device
 from prediction import predict_file
 from prediction.predictor import SentimentPredictor
 from prediction.resumable_file import PartialFile
@@ -110,6 +111,9 @@ def test_what_is_left_of_another_run_is_not_gone_on_with(predict, plain_adapter,
     left = (tmp_path / "out.jsonl.partial").read_bytes()
     assert_one_message(predict(target, "--resume", model_path=other), "温度", "--resume")
     assert_one_message(predict(target, "--resume", "--no_merge"), "--merge")
+    with watched(stop_at=3):
+        predict(tmp_path / "half.jsonl", "--dtype", "bfloat16")
+    assert_one_message(predict(tmp_path / "half.jsonl", "--resume", "--dtype", "float32"), "bfloat16", "float32")
     content = source.read_text(encoding="utf-8")
     source.write_text(content.replace("很差", "极差"), encoding="utf-8")
     assert_one_message(predict(target, "--resume"), "SHA-256", "输入文件")
@@ -118,6 +122,20 @@ def test_what_is_left_of_another_run_is_not_gone_on_with(predict, plain_adapter,
     with watched() as calls:
         result = predict(target)
     assert result.returncode == 0 and "覆盖" in result.stderr and sum(calls) == 100
+
+
+def test_many_texts_are_answered_in_bf16_where_the_processor_multiplies_it(predict, tmp_path, monkeypatch):
+    """A file but for `--dtype float32`; a text on the command line only with `--dtype bfloat16`."""
+    asked, original = [], SentimentPredictor.__init__
+    monkeypatch.setattr(
+        SentimentPredictor, "__init__", lambda self, *a, **k: asked.append(k["dtype"]) or original(self, *a, **k)
+    )
+    for bf16, flags, expected in [
+        (True, [], "bfloat16"), (False, [], "float32"), (True, ["--dtype", "float32"], "float32"),
+    ]:  # fmt: skip
+        monkeypatch.setattr("modeling.devices.best_device", lambda bf16=bf16: Device("cpu", bf16))
+        assert predict(tmp_path / "out.csv", *flags).returncode == 0
+        assert asked.pop() == expected
 
 
 def test_a_bad_row_far_down_is_met_before_anything_is_written(predict, source, tmp_path):

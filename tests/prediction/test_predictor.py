@@ -6,7 +6,9 @@ import torch
 from small import change_json, small_reviews
 
 from inference import SentimentPredictor
+from modeling.base_model import nf4_config
 from modeling.batching import batches_by_length, pad, predict_logits
+from modeling.devices import Device, best_device
 from modeling.lora import load_adapter
 from prediction.prediction_set import Predictions
 from runtime.errors import UserError
@@ -15,6 +17,14 @@ from runtime.errors import UserError
 @pytest.fixture(scope="module")
 def predictor(adapter):
     return SentimentPredictor(lora_path=adapter)
+
+
+class LikeAGpu(Device):
+    """The CPU, with weights in bf16 where nothing else is asked for."""
+
+    @property
+    def weights_dtype(self):
+        return self.dtype or torch.bfloat16
 
 
 TEXTS = [row["text"] for row in small_reviews(40)]
@@ -35,6 +45,30 @@ def test_answers_do_not_depend_on_batch_order_or_size(predictor):
     backwards = predictor.predictions(TEXTS[::-1]).logits[::-1]
     np.testing.assert_allclose(alone, together, atol=1e-5)
     np.testing.assert_allclose(backwards, together, atol=1e-5)
+
+
+def test_in_bf16_too_answers_do_not_depend_on_the_batch_and_are_nearly_those_of_float32(adapter, predictor):
+    if not best_device().bf16:
+        pytest.skip("this processor does not multiply bfloat16")
+    half = SentimentPredictor(lora_path=adapter, dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16 and half.model.score.weight.dtype == torch.float32
+    texts = [*TEXTS, "好", "房间很干净" * 100]
+    together, exact = half.predictions(texts).logits, predictor.predictions(texts).logits
+    alone = np.concatenate([half.predictions([text]).logits for text in texts])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert 0 < np.abs(together - exact).max() < 0.02 * np.abs(exact).max()
+    assert (together.argmax(1) == exact.argmax(1)).all()
+
+
+def test_the_precision_that_is_asked_for_wins(adapter):
+    """Over a CPU that keeps a small base in float32, and over a GPU that holds any in bf16."""
+    for device in (Device("cpu", True), LikeAGpu("cpu", True)):
+        for name in ("float32", "bfloat16"):
+            for merge in (True, False):
+                found = SentimentPredictor(lora_path=adapter, dtype=name, merge=merge, device=device)
+                assert found.model.dtype == getattr(torch, name)
+                assert np.isfinite(found.predictions(TEXTS[:3]).logits).all()
+    assert nf4_config(Device("cpu", True).asked_for("float32"), "score").bnb_4bit_compute_dtype == torch.float32
 
 
 def test_token_budget_does_not_change_logits(predictor):
