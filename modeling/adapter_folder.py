@@ -1,4 +1,4 @@
-"""The adapter folder: what lies in it beside the weights, so that it reloads with no other flag.
+"""The adapter folder: what lies in it beside the weights, so that it reloads with no other flag. Exported models too.
 
 lora_adapter/
   adapter_model.safetensors  adapter_config.json    PEFT's own
@@ -9,6 +9,9 @@ lora_adapter/
   config.yaml                                       the same settings, for train.py --config
   training_log.jsonl                                loss and validation figures by step (training/callbacks.py)
   seeds.json                                        the same training with other seeds (training/seeds.py)
+  README.md                                         the model card (modeling/model_card.py)
+
+`deployment/export.py` writes folders that hold a whole model in place of an adapter, and else the same files.
 """
 
 import dataclasses
@@ -31,6 +34,7 @@ from configs.prompt_template import prompt_problems
 from configs.training_config import CLASSIFIER, LABEL_SCORING, DataConfig, source_problems
 from data.polarity import Polarity, polarity_of
 from data.seen_texts import save_seen_texts
+from modeling.model_card import adapter_card
 from runtime.atomic_files import atomic_folder, file_sha256, link_or_copy, recover_folder, write_json
 from runtime.errors import UserError
 
@@ -44,6 +48,13 @@ WEIGHTS = "adapter_model.safetensors"
 MAX_RANK = 1024
 DEFAULT_ADAPTER = "./outputs/lora_adapter"
 MOST_JSON_BYTES = 16 * 2**20  # ours have some thousand
+ADAPTER, MERGED, ONNX, OPENVINO = "adapter", "merged", "onnx", "openvino"
+MODEL_FILES = {
+    ADAPTER: ("adapter_config.json", WEIGHTS),
+    MERGED: ("config.json",),
+    ONNX: ("model.onnx",),
+    OPENVINO: ("openvino_model.xml", "openvino_model.bin"),
+}
 
 
 @dataclass
@@ -113,7 +124,7 @@ class SentimentConfig:
     @classmethod
     def load(cls, folder: str | Path) -> "SentimentConfig":
         """Read and check; every fault is a `UserError` that names the file."""
-        path = require_adapter(folder) / FILE_NAME
+        path = require_model(folder) / FILE_NAME
         values = read_object(path)
         version = values.get("format_version", FORMAT_VERSION)
         if isinstance(version, int) and version > FORMAT_VERSION:
@@ -122,7 +133,8 @@ class SentimentConfig:
             config = cls(**values)
         except TypeError as error:
             raise damaged(path, error) from None
-        if config.head in tuple(TASK_TYPES):  # before the rest: a template that is missing is then no damage
+        # Before the rest: a template that is missing is then no damage.
+        if config.head in tuple(TASK_TYPES) and model_kind(folder) == ADAPTER:
             config._check_head(path, Path(folder))
         if problems := config.problems():
             raise damaged(path, "、".join(problems))
@@ -149,18 +161,36 @@ def refuse_link(folder: str | Path) -> None:
         )
 
 
-def require_adapter(folder: str | Path) -> Path:
-    """The folder, if it holds an adapter of ours."""
+def model_kind(folder: str | Path) -> str:
+    """Kind of model that a folder holds, by its files: ONNX, OPENVINO, MERGED, else ADAPTER."""
+    there = [kind for kind in (ONNX, OPENVINO, ADAPTER) if (Path(folder) / MODEL_FILES[kind][0]).is_file()]
+    if there:
+        return there[0]
+    return MERGED if any(Path(folder).glob("model*.safetensors")) else ADAPTER
+
+
+def require_model(folder: str | Path) -> Path:
+    """The folder, if it holds an adapter of ours or a model that was exported from one."""
     folder = Path(folder)
     recover_folder(Path(os.path.realpath(folder)))  # "." has no name beside which an old folder could lie
     if not folder.is_dir():
         raise UserError(f"没有适配器文件夹 {folder}；先运行 python train.py，或用 --model_path 指定")
-    needed = (FILE_NAME, "adapter_config.json", WEIGHTS)
-    if missing := [name for name in needed if not (folder / name).is_file()]:
+    kind = model_kind(folder)
+    if missing := [name for name in (FILE_NAME, *MODEL_FILES[kind]) if not (folder / name).is_file()]:
         pickled = WEIGHTS in missing and (folder / "adapter_model.bin").is_file()
         hint = "；adapter_model.bin 是 pickle 文件，其中可以夹带程序，不载入" if pickled else ""
-        raise UserError(f"{folder} 不是完整的适配器文件夹，缺 {'、'.join(missing)}{hint}")
-    _check_peft_config(folder / "adapter_config.json")
+        whole = "适配器文件夹" if kind == ADAPTER else f"导出的模型（{kind}）"
+        raise UserError(f"{folder} 不是完整的{whole}，缺 {'、'.join(missing)}{hint}")
+    if kind == ADAPTER:
+        _check_peft_config(folder / "adapter_config.json")
+    return folder
+
+
+def require_adapter(folder: str | Path) -> Path:
+    """The folder, if it holds an adapter of ours: an exported model can be neither trained nor exported again."""
+    folder = require_model(folder)
+    if (kind := model_kind(folder)) != ADAPTER:
+        raise UserError(f"{folder} 是导出的模型（{kind}），这里要的是适配器：训练写出的 lora_adapter 文件夹")
     return folder
 
 
@@ -231,11 +261,12 @@ def save_adapter(
     """
     with atomic_folder(folder) as new:
         model.save_pretrained(new, save_embedding_layers=False)
-        (new / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         tokenizer.save_pretrained(new)
         sentiment.save(new)
         save_seen_texts(new, seen, seen_before)
         write_json(new / RUN_INFO, info)
+        # In place of PEFT's empty card.
+        (new / "README.md").write_text(adapter_card(sentiment, info, tokenizer.pad_token_id), encoding="utf-8")
         (new / CONFIG_FILE).write_text(config_text(info.get("config", {})), encoding="utf-8")
         if log:
             (new / TRAINING_LOG).write_text("".join(log), encoding="utf-8", newline="")
@@ -259,7 +290,7 @@ def _keep_replaced(old: Path, new: Path) -> None:
 
 def read_run_info(folder: str | Path) -> dict:
     """`run_info.json` of an adapter folder; it says which data the adapter was trained on."""
-    path = require_adapter(folder) / RUN_INFO
+    path = require_model(folder) / RUN_INFO
     if not path.is_file():
         raise UserError(f"{path} 缺失，不知道它是怎样训练的")
     info = read_object(path)

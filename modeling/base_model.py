@@ -136,12 +136,21 @@ class Float32Head(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight)
 
 
-def load_base(folder: str, tokenizer, *, labels: list[str], quantize: bool, dtype: torch.dtype, device: Device):
-    """Qwen2 with a fresh float32 `score` head, (B, T) -> (B, C). Draws the head from torch's seed."""
+def load_base(
+    folder: str,
+    tokenizer,
+    *,
+    labels: list[str],
+    quantize: bool,
+    dtype: torch.dtype,
+    device: Device,
+    new_head: bool = True,
+):
+    """Qwen2 with a float32 `score` head, (B, T) -> (B, C): drawn from torch's seed, or the folder's own."""
     from transformers import AutoModelForSequenceClassification
 
     model = _from_folder(
-        AutoModelForSequenceClassification, folder, whole="score",
+        AutoModelForSequenceClassification, folder, whole="score", new_head=new_head,
         quantize=quantize, dtype=dtype, device=device, num_labels=len(labels),
     )  # fmt: skip
     _name_labels(model, labels)
@@ -173,6 +182,15 @@ def load_scoring_base(
     _name_labels(model, labels)
     model.config.use_cache = False
     return as_label_scorer(model, token_ids)
+
+
+def load_merged(folder: str, tokenizer, *, labels: list[str], device: Device):
+    """A classifier with its adapter merged into it, as `deployment/export.py` writes it, ready to answer."""
+    model = load_base(
+        folder, tokenizer, labels=labels, quantize=False, dtype=torch.float32, device=device, new_head=False
+    )
+    model.get_decoder().to(device.serving_dtype(model.config.hidden_size))
+    return for_serving(model, device, quantize=False)
 
 
 def _name_labels(model, labels: list[str]) -> None:
@@ -216,8 +234,21 @@ def for_serving(model, device: Device, quantize: bool):
     return model.eval().requires_grad_(False)
 
 
-def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: torch.dtype, device: Device, **options):
-    """The model of a local folder in main memory, or in 4 bits (all but layer `whole`) on its device."""
+def _from_folder(
+    auto_class,
+    folder: str,
+    *,
+    whole: str,
+    quantize: bool,
+    dtype: torch.dtype,
+    device: Device,
+    new_head: bool = True,
+    **options,
+):
+    """The model of a local folder in main memory, or in 4 bits (all but layer `whole`, its head) on its device.
+
+    With `new_head` the folder need not hold the head.
+    """
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # "score.weight is newly initialized" is meant
@@ -236,13 +267,13 @@ def _from_folder(auto_class, folder: str, *, whole: str, quantize: bool, dtype: 
         if is_out_of_memory(error):
             raise
         raise UserError(f"{folder} 里的模型读不出来：{first_line(error)}") from None
-    _require_whole(model, loading, folder, whole)
+    _require_whole(model, loading, folder, whole, new_head)
     return model
 
 
-def _require_whole(model, loading: dict, folder: str, head: str) -> None:
+def _require_whole(model, loading: dict, folder: str, head: str, new_head: bool) -> None:
     """transformers fills layers that it does not find with random numbers, without a word."""
-    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith(head)):
+    if missing := sorted(key for key in loading["missing_keys"] if not (new_head and key.startswith(head))):
         raise UserError(
             f"{folder} 里的模型缺 {len(missing)} 个权重（{missing[0]} 等）：文件不完整，或不是语言模型的权重"
         )

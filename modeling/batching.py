@@ -6,11 +6,12 @@ logits = predict_logits(model, rows, pad_id)  # (N, C) of N rows of token ids, i
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from modeling.devices import Device
+from modeling.engines import GraphEngine, TorchEngine
 from runtime.distributed import sum_over_processes
 from runtime.errors import is_out_of_memory
 from runtime.processes import rank, world_size
@@ -77,33 +78,31 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits (N, C) float32 of tokenised rows, in their order. `progress` titles a progress bar.
 
-    Runs in the precision of the weights: a 16-bit base under bf16 autocast, any other as it is. `shared`
-    deals the batches out to all processes, which must ask for the same rows; each gets all answers, the
-    same bits as one process would. When memory runs out, a batch is computed in halves, down to one row, and
-    the model from then on in batches no larger; that rounds differently and changes nothing else.
+    `model` is a torch model or a `GraphEngine`. A torch model runs in the precision of its weights: a 16-bit base
+    under bf16 autocast, any other as it is. `shared` deals the batches out to all processes, which must ask for the
+    same rows; each gets all answers, the same bits as one process would. When memory runs out, a batch is computed in
+    halves, down to one row, and the model from then on in batches no larger; that rounds differently and changes
+    nothing else.
     """
     from accelerate.utils.memory import clear_device_cache
 
-    parameter = next(model.parameters())
-    device = Device(parameter.device.type, parameter.dtype == torch.bfloat16)
-    multiple = 1 if device.kind == "cpu" else PAD_MULTIPLE
-    logits = np.zeros((len(rows), model.config.num_labels), np.float32)
+    engine = model if isinstance(model, GraphEngine) else TorchEngine(model)
+    multiple = 1 if engine.kind == "cpu" else PAD_MULTIPLE
+    logits = np.zeros((len(rows), engine.classes), np.float32)
 
     # The batches of this process, none larger than what an earlier call has found to fit.
     lengths = [len(row) + extra_tokens(model) for row in rows]
-    batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[device.kind]))
+    batches = list(batches_by_length(lengths, max_tokens or BATCH_TOKENS[engine.kind]))
     if shared:
         batches = batches[rank() :: world_size()]
     if known := getattr(model, "most_prediction_tokens", None):
         batches = smaller_batches(batches, lengths, known)
     waiting = deque(batches)
 
-    was_training = model.training
-    model.eval()
-    with ProgressBar(sum(map(len, batches)), progress, "条") as bar:
+    with evaluation_mode(model), ProgressBar(sum(map(len, batches)), progress, "条") as bar:
         while waiting:
             batch = waiting.popleft()
-            found = _logits_or_none(model, pad([rows[i] for i in batch], pad_id, multiple), device)
+            found = _logits_or_none(engine, pad([rows[i] for i in batch], pad_id, multiple))
             if found is not None:
                 logits[batch] = found
                 bar.update(len(batch))
@@ -116,20 +115,28 @@ def predict_logits(
             smaller = f"从现在起每次最多算 {most:,} 个 token（这一批每次 {half} 条）"
             notice = f"内存不足：{smaller}，预测接着进行；答案只差舍入。"
             bar.write(notice, file=sys.stderr)
-    model.train(was_training)
     return sum_over_processes(logits) if shared else logits
 
 
-def _logits_or_none(model, inputs: dict[str, torch.Tensor], device: Device) -> np.ndarray | None:
+@contextmanager
+def evaluation_mode(model) -> Iterator[None]:
+    """A torch model without dropout, and then again as it was; an exported graph has none."""
+    if isinstance(model, GraphEngine):
+        yield
+        return
+    was_training = model.training
+    model.eval()
+    yield
+    model.train(was_training)
+
+
+def _logits_or_none(engine: TorchEngine | GraphEngine, inputs: dict[str, torch.Tensor]) -> np.ndarray | None:
     """Logits (B, C) of one batch; None where there is too little memory and fewer rows than these may fit.
 
     The tensors of a pass that broke off are gone with this call.
     """
     try:
-        where = next(model.parameters()).device
-        inputs = {name: value.to(where) for name, value in inputs.items()}
-        with torch.inference_mode(), device.autocast():
-            return model(**inputs).logits.float().cpu().numpy()
+        return engine.logits(**inputs)
     except (RuntimeError, MemoryError) as error:
         if len(inputs["input_ids"]) == 1 or not is_out_of_memory(error):
             raise

@@ -20,12 +20,11 @@ from torch import nn
 from configs.lora_config import LoraSettings
 from configs.training_config import CLASSIFIER, TrainingConfig
 from data.dataset import LABEL_NAMES
-from modeling.adapter_folder import TASK_TYPES, WEIGHTS, SentimentConfig
+from modeling.adapter_folder import TASK_TYPES, WEIGHTS, SentimentConfig, require_adapter
 from modeling.base_model import (
     Float32Head,
     find_model,
     for_serving,
-    lasting_name,
     load_headed_base,
     load_tokenizer,
     require_fitting,
@@ -58,7 +57,11 @@ def build_for_training(
         quantize=config.use_qlora, dtype=device.weights_dtype, device=device,
     )  # fmt: skip
     model = add_lora(base, lora, config.head)
-    model.peft_config["default"].base_model_name_or_path = lasting_name(config.model_name)  # not the hub's cache
+    # For PEFT's own loaders: the hub's name and commit, not the hub's cache; a folder's full path, which alone is found
+    # from any other folder.
+    peft_config = model.peft_config["default"]
+    peft_config.base_model_name_or_path = config.model_name if commit else str(Path(folder).resolve())
+    peft_config.revision = commit
     return model, tokenizer
 
 
@@ -118,19 +121,24 @@ def _has_tied_embeddings(model) -> bool:
 
 
 def load_adapter(
-    folder: str | Path, base_model_name: str | None = None, *, merge: bool = True, device: Device | None = None
+    folder: str | Path,
+    base_model_name: str | None = None,
+    *,
+    merge: bool = True,
+    quantize: bool = True,
+    device: Device | None = None,
 ):
     """(model in evaluation mode on its device, tokenizer, `SentimentConfig`) from an adapter folder.
 
     `merge` adds B A to W in float32, which moves the logits by about 1e-7, and only then casts to what the
     device serves in; merging in bf16 moves them by about 3e-3. A 4-bit base is never merged: that would
-    round W + B A to 4 bits.
+    round W + B A to 4 bits. `quantize=False` loads the base of such an adapter whole, which answers a little otherwise.
     """
     # What the adapter says about itself, and its base.
-    folder = Path(folder)
+    folder = require_adapter(folder)
     device = device or best_device()
     sentiment = SentimentConfig.load(folder)
-    quantize = sentiment.quantization == "nf4"
+    quantize = quantize and sentiment.quantization == "nf4"
     merge = merge and not quantize
     if base_model_name:
         base_folder, _ = find_model(base_model_name)

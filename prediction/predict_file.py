@@ -21,6 +21,7 @@ from data.labels import sound_reviews, text_problem
 from data.sources.record_reader import require_file
 from data.sources.review_files import read_input
 from data.spreadsheet_csv import encode_answers
+from modeling.engines import GraphEngine
 from prediction.predictor import SentimentPredictor
 from prediction.resumable_file import PartialFile
 from runtime.atomic_files import file_sha256
@@ -169,7 +170,6 @@ def partial_key(
     predictor: SentimentPredictor, source: Path, target: Path, text_column: str, model: str
 ) -> dict[str, Any]:
     """Everything that the bytes of the output depend on, in words that a user understands."""
-    parameter = next(predictor.model.parameters())
     return {
         "输入文件的大小": source.stat().st_size,
         "输入文件的 SHA-256": file_sha256(source),
@@ -177,11 +177,19 @@ def partial_key(
         "模型": model,
         "温度": predictor.config.temperature,
         "--min_precision 的阈值": predictor.threshold,
-        "--merge": not any("lora" in name for name, _ in predictor.model.named_modules()),
-        "设备": f"{parameter.device.type} {parameter.dtype}",
+        **computation(predictor.model),
         "文件类型": target.suffix.lower(),
         "每段条数": CHUNK,
     }
+
+
+def computation(model) -> dict[str, Any]:
+    """The way logits are computed, as far as their last bits depend on it."""
+    if isinstance(model, GraphEngine):
+        return {"--merge": True, "设备": model.name}
+    parameter = next(model.parameters())
+    merged = not any("lora" in name for name, _ in model.named_modules())
+    return {"--merge": merged, "设备": f"{parameter.device.type} {parameter.dtype}"}
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`SentimentPredictor`: an adapter folder, ready to answer.
+"""`SentimentPredictor`: an adapter folder, or a model that was exported from one, ready to answer.
 
 from inference import SentimentPredictor
 predictor = SentimentPredictor(lora_path="outputs/lora_adapter")
@@ -19,13 +19,13 @@ from data.preprocessing import clean_text, encode_texts
 from modeling.adapter_folder import DEFAULT_ADAPTER
 from modeling.batching import predict_logits
 from modeling.devices import Device, best_device
-from modeling.lora import load_adapter
+from modeling.model_folder import load_model
 from prediction.prediction_set import Predictions, softmax
 from runtime.errors import UserError
 
 
 class SentimentPredictor:
-    """An adapter folder, ready to answer.
+    """An adapter folder or an exported model (merged, ONNX, OpenVINO), ready to answer.
 
     What a text may be: any string with something visible in it. Control characters and white space
     are read as blanks, half a surrogate pair as U+FFFD, and what lies beyond `max_length` tokens is
@@ -39,6 +39,7 @@ class SentimentPredictor:
         lora_path: str | Path = DEFAULT_ADAPTER,
         *,
         merge: bool = True,
+        quantize: bool = True,
         min_precision: float | None = None,
         dtype: str = AUTO,
         device: Device | None = None,
@@ -46,14 +47,19 @@ class SentimentPredictor:
     ):
         """`base_model_name` replaces the base that the adapter names (a folder on this machine, say).
 
-        `merge=False` keeps LoRA apart from the base. With `min_precision` (0.95, 0.97 or 0.99) each
-        answer has `accepted`: whether its confidence reaches the threshold that the evaluation found
-        for this precision; the others are for a person to read. `dtype` is float32, bfloat16 or auto,
-        which is float32 but for a GPU and large bases; see docs/performance.md. `shared` is for several processes that
-        all ask for the same texts (after `runtime.distributed.connect_processes`): each computes its share.
+        `merge=False` keeps LoRA apart from the base; `quantize=False` loads whole a base that was 4-bit.
+        With `min_precision` (0.95, 0.97 or 0.99) each answer has `accepted`: whether its confidence reaches the
+        threshold that the evaluation found for this precision; the others are for a person to read. `dtype` is
+        float32, bfloat16 or auto, which is float32 but for a GPU and large bases (docs/performance.md). `shared` is for
+        several processes that all ask for the same texts (after `runtime.distributed.connect_processes`): each
+        computes its share.
         """
-        self.model, self.tokenizer, self.config = load_adapter(
-            lora_path, base_model_name, merge=merge, device=(device or best_device()).asked_for(dtype)
+        self.model, self.tokenizer, self.config = load_model(
+            lora_path,
+            base_model_name,
+            merge=merge,
+            quantize=quantize,
+            device=(device or best_device()).asked_for(dtype),
         )
         self.labels, self.shared = self.config.labels, shared
         self.threshold = None if min_precision is None else self._threshold_for(min_precision)

@@ -15,7 +15,7 @@ import numpy as np
 from configs.lora_config import LoraSettings
 from configs.training_config import RESUME_AUTO, RESUME_NONE, TrainingConfig
 from data.seen_texts import read_seen_texts
-from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object
+from modeling.adapter_folder import RUN_INFO, WEIGHTS, SentimentConfig, damaged, read_object, require_adapter
 from modeling.base_model import ADAPTER_CONFIG, BASE, COMMIT, base_facts, find_model, lasting_name
 from runtime.atomic_files import file_sha256
 from runtime.distributed import broadcast_from_main
@@ -61,7 +61,7 @@ def _lora_config(folder: Path) -> dict[str, Any]:
     """The adapter's own account of its LoRA, as far as a training can go on with it."""
     from modeling.lora import is_plain_lora
 
-    path = folder / ADAPTER_CONFIG
+    path = require_adapter(folder) / ADAPTER_CONFIG
     config = read_object(path)
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):

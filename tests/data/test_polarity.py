@@ -58,8 +58,8 @@ def test_the_suite_and_the_emoji_follow_the_labels_whatever_their_order():
         labels = [known.positive, known.negative] + [0] * (len(names) == 3)
         plan = plan_robustness(texts[: len(labels)], labels, suite, seed=1, label_names=names, polarity=polarity)
 
-        def logits_of(asked, known=known, count=len(names)):
-            rows = [[0.0] * count for _ in asked]
+        def logits_of(asked, known=known, names=names):
+            rows = [[0.0] * len(names) for _ in asked]
             for row, text in zip(rows, asked, strict=True):
                 row[known.positive if text in positive else known.negative] = 1.0
             return rows
