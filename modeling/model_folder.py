@@ -36,8 +36,10 @@ def load_model(
         raise UserError(f"--base_model_name：{folder} 是导出的模型（{kind}），自己带着全部权重，不能换基座")
     sentiment = SentimentConfig.load(folder)
     tokenizer = load_tokenizer(str(folder))
-    # An exported tokenizer cleans what it is given. Texts come here cleaned; a prompt must not be, for its line breaks.
+    # An exported tokenizer cleans what it is given and sees no special tokens in it. Texts are cleaned before they come
+    # here; of a prompt the line breaks and special tokens count.
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    tokenizer.split_special_tokens = False
     if kind == MERGED:
         model = load_merged(str(folder), tokenizer, labels=sentiment.labels, device=device or best_device())
     else:

@@ -62,8 +62,11 @@ def make_small_base(folder: Path, pad_token_id: int | None = None) -> Path:
     return folder
 
 
-def make_small_adapter(folder: Path, base: Path) -> Path:
-    """The adapter folder of a throwaway base that has not been trained: its head is random, B is zero."""
+def make_small_adapter(folder: Path, base: Path, labels: tuple[str, ...] = ("负面", "正面"), **settings) -> Path:
+    """The adapter folder of a throwaway base that has not been trained: its head is random, B is zero.
+
+    `settings` are fields of `TrainingConfig`.
+    """
     import torch
 
     from configs.lora_config import LoraSettings
@@ -72,9 +75,12 @@ def make_small_adapter(folder: Path, base: Path) -> Path:
     from modeling.lora import build_for_training
 
     torch.manual_seed(0)
-    config = TrainingConfig(model_name=str(base), max_length=64, train_file="nowhere.csv")
-    model, tokenizer = build_for_training(config, LoraSettings())
-    sentiment = SentimentConfig(base_model=str(base), base_revision=None, labels=["负面", "正面"], max_length=64)
+    config = TrainingConfig(model_name=str(base), max_length=64, train_file="nowhere.csv", **settings)
+    model, tokenizer = build_for_training(config, LoraSettings(), list(labels))
+    sentiment = SentimentConfig(
+        base_model=str(base), base_revision=None, labels=list(labels), max_length=64, head=config.head,
+        prompt_template=config.template_for(list(labels)), label_words=config.words_for(list(labels)),
+    )  # fmt: skip
     texts = [row["text"] for row in small_reviews(8)]
     info = {"config": vars(config), "data_fingerprint": {}}
     save_adapter(folder, model, tokenizer, sentiment, texts, info)
