@@ -56,6 +56,11 @@ def main() -> None:
         log_texts=args.log_texts,
         model_path=args.model_path,
     )
+    delete_uploads = None
+    if not args.no_page:
+        from deployment.web import mount_page
+
+        delete_uploads = mount_page(app, service, args.marks_file, log_texts=args.log_texts)
     server = GracefulServer(app, service)
     address, port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
@@ -67,6 +72,8 @@ def main() -> None:
         server.run(sockets=[listening])
     finally:
         service.queue.close()
+        if delete_uploads:
+            delete_uploads()
 
 
 def parse_args():

@@ -12,6 +12,7 @@ import random
 import re
 from functools import lru_cache
 
+from data.word_segmentation import tokens
 from model_evaluation.robustness.word_lists import (
     NUMERALS,
     free_positions,
@@ -21,7 +22,6 @@ from model_evaluation.robustness.word_lists import (
     pick,
     read_lines,
     replace_spans,
-    tokens,
 )
 
 HAN_RUN = re.compile(r"[\u4e00-\u9fff]+")

@@ -18,9 +18,9 @@ from report_inputs import invented, write_inputs
 from safetensors.torch import load_file
 from small import REPOSITORY, ask, assert_one_message, change_json, run_script
 
+from data import word_segmentation
 from model_evaluation.confidence_analysis import save_calibration
 from model_evaluation.report_generator import write_report
-from model_evaluation.robustness import word_lists as perturbations_resources
 from runtime.errors import UserError
 from training.callbacks import BestAdapter
 
@@ -154,12 +154,12 @@ def test_the_word_list_in_the_temporary_folder_is_neither_read_nor_written(monke
     planted = tmp_path / "jieba.cache"
     planted.write_bytes(marshal.dumps(({"店很": 9999}, 9999)))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    perturbations_resources.tokenizer.cache_clear()
+    word_segmentation.tokenizer.cache_clear()
     for present in (True, False):
         if not present:
             planted.unlink()
-        assert [word for word, *_ in perturbations_resources.tokens("酒店很干净")] == ["酒店", "很", "干净"]
-        perturbations_resources.tokenizer.cache_clear()
+        assert [word for word, *_ in word_segmentation.tokens("酒店很干净")] == ["酒店", "很", "干净"]
+        word_segmentation.tokenizer.cache_clear()
     assert not list(tmp_path.iterdir())
 
 

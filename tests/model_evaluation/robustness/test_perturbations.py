@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.word_segmentation import tokens
 from model_evaluation.robustness import formatting, perturbations, word_lists, wording
 from model_evaluation.robustness.perturbations import PERTURBATIONS, perturb
-from model_evaluation.robustness.word_lists import read_groups, read_lines, tokens
+from model_evaluation.robustness.word_lists import read_groups, read_lines
 
 REVIEWS = [
     "房间很干净，服务员的态度也非常好，早餐的质量不错，下次还会来住3天。",
