@@ -95,10 +95,10 @@ class Page:
         return gr.update(choices=columns, value=likely_text_column(columns), visible=bool(columns)), ""
 
     def predict_file(self, path: str | None, column: str | None, progress: Any = None) -> tuple[Any, ...]:
-        """status, shares, table, download"""
+        """status, overview, download"""
         hidden = gr.update(visible=False)
         if path is None:
-            return markup.fault("先选一个文件"), "", hidden, hidden
+            return markup.fault("先选一个文件"), "", hidden
         source = Path(path)
         try:
             check_upload(source, self.service.limits.upload_bytes)
@@ -111,9 +111,8 @@ class Page:
                 raise UserError(f"{source.name} 里没有评论")
             summary = summarise(target)
         except Exception as error:
-            return markup.fault(told(error, source)), "", hidden, hidden
-        table = gr.update(value=summary.rows, visible=True)
-        return "", markup.shares(summary), table, gr.update(value=str(target), visible=True)
+            return markup.fault(told(error, source)), "", hidden
+        return "", markup.overview(summary), gr.update(value=str(target), visible=True)
 
 
 def told(error: Exception, path: Path | None = None) -> str:
@@ -139,14 +138,14 @@ def build_page(page: Page) -> gr.Blocks:
                 max_length=limits.characters, elem_id="review",
             )  # fmt: skip
             judge = gr.Button("判断", variant="primary", elem_id="judge")
-            verdict = gr.HTML(elem_id="verdict")
+            verdict = gr.HTML(elem_id="verdict", padding=False)
             probabilities = gr.Label(label="各标签的概率", visible=False, elem_id="probabilities", show_heading=False)
-            words = gr.HTML(elem_id="words")
+            words = gr.HTML(elem_id="words", padding=False)
             judged = gr.State("")
             with gr.Group(visible=False) as correction:
                 label = gr.Radio(predictor.labels, label="答错了？选出正确的标签，供下次训练", elem_id="right-label")
                 mark = gr.Button("记下", size="sm", elem_id="mark")
-            marked = gr.HTML(elem_id="marked")
+            marked = gr.HTML(elem_id="marked", padding=False)
             gr.Examples([[example] for example in EXAMPLES], text, label="例子")
             answers = [verdict, probabilities, words, judged, label, correction, marked]
             gr.on([judge.click, text.submit], page.judge, text, answers, **PRIVATE)
@@ -155,19 +154,15 @@ def build_page(page: Page) -> gr.Blocks:
             file = gr.File(label=f"评论文件（{' '.join(FILE_TYPES)}）", file_types=list(FILE_TYPES), elem_id="file")
             column = gr.Dropdown([], label="哪一列是评论", visible=False, elem_id="column")
             start = gr.Button("开始", variant="primary", elem_id="start")
-            status = gr.HTML(elem_id="status")
-            shares = gr.HTML(elem_id="shares")
-            headers = ["评论", "标签", "把握"] + (["复核"] if predictor.threshold is not None else [])
-            table = gr.Dataframe(
-                headers=headers, label="前 20 条", visible=False, wrap=True, interactive=False, elem_id="table"
-            )
+            status = gr.HTML(elem_id="status", padding=False)
             download = gr.DownloadButton("下载全部结果（CSV，可用 Excel 打开）", visible=False, elem_id="download")
+            overview = gr.HTML(elem_id="overview", padding=False)
 
             def run(path: str | None, column: str | None, progress=gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
                 return page.predict_file(path, column, lambda step: progress(step, desc="预测", unit="条"))
 
             file.change(page.choose_file, file, [column, status], **PRIVATE)
-            start.click(run, [file, column], [status, shares, table, download], **PRIVATE)
+            start.click(run, [file, column], [status, overview, download], **PRIVATE)
     return blocks
 
 
@@ -189,8 +184,18 @@ def mount_page(app: Any, service: Service, marks_file: Path, *, log_texts: bool 
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Soft(
-            primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")
+        theme=gr.themes.Default(
+            primary_hue="teal",
+            neutral_hue="slate",
+            radius_size="lg",
+            font=FONTS,
+            font_mono=("ui-monospace", "monospace"),
+        ).set(
+            body_text_color_subdued="*neutral_500",
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_hover_dark="*primary_600",
         ),
         css_paths=Path(__file__).parent / "page" / "style.css",
         js=IN_CHINESE,

@@ -51,8 +51,8 @@ def coloured_words(explanation: Explanation, label: str) -> str:
     return f'<div class="words">{"".join(pieces)}</div><p class="legend">{legend}</p>'
 
 
-def shares(summary: FileSummary) -> str:
-    """A bar for each label of a file, the most frequent first."""
+def overview(summary: FileSummary) -> str:
+    """A bar for each label of a file, the most frequent first, and a table of its first rows."""
     rows = []
     for label, count in summary.labels.most_common():
         share = count / summary.count
@@ -61,4 +61,11 @@ def shares(summary: FileSummary) -> str:
     text = f"共 {summary.count:,} 条"
     if summary.unsure is not None:
         text += f"，其中 {summary.unsure:,} 条请人工看"
-    return f'<div class="shares">{"".join(rows)}</div><p class="note">{text}。下面是前 {len(summary.rows)} 条。</p>'
+    text += f"。下面是前 {len(summary.rows)} 条。"
+    lines = []
+    for answer in summary.rows:
+        unsure = "<br><b>请人工看</b>" if answer.unsure else ""
+        said = f"{escape(answer.label)}<br><small>{answer.confidence:.1%}</small>{unsure}"
+        lines.append(f"<tr><td>{said}</td><td><div>{escape(answer.text)}</div></td></tr>")
+    table = f'<table class="answers"><tr><th>标签</th><th>评论</th></tr>{"".join(lines)}</table>'
+    return f'<div class="shares">{"".join(rows)}</div><p class="note">{text}</p>{table}'

@@ -85,10 +85,18 @@ class QueuedPredictor:
 
 
 @dataclass
+class AnsweredRow:
+    text: str
+    label: str
+    confidence: float
+    unsure: bool  # never without a threshold
+
+
+@dataclass
 class FileSummary:
     """The first rows of a file of answers, and how many there are of each label."""
 
-    rows: list[list[str]] = field(default_factory=list)
+    rows: list[AnsweredRow] = field(default_factory=list)
     labels: Counter = field(default_factory=Counter)
     count: int = 0
     unsure: int | None = None  # None without a threshold
@@ -101,11 +109,10 @@ def summarise(path: Path) -> FileSummary:
         for row in csv.DictReader(file):
             summary.count += 1
             summary.labels[row["label"]] += 1
-            shown = [row["text"], row["label"], f"{float(row['confidence']):.1%}"]
+            unsure = row.get("accepted") == "False"
             if "accepted" in row:
-                unsure = row["accepted"] != "True"
                 summary.unsure = (summary.unsure or 0) + unsure
-                shown.append("请人工看" if unsure else "")
             if len(summary.rows) < SHOWN_ROWS:
-                summary.rows.append(shown)
+                answer = AnsweredRow(row["text"], row["label"], float(row["confidence"]), unsure)
+                summary.rows.append(answer)
     return summary
