@@ -6,8 +6,8 @@
 
 The classifier is fresh and the same in all three. Lengths are those of real reviews, the tokens are random. An adapter
 answers the embedded test reviews in float32 and in bfloat16 (merged in float32, then cast), as `--dtype` has it: labels
-that differ, the largest difference of a probability, and McNemar's test. Writes one JSON
-file with versions, commit and device.
+that differ, the largest difference of a probability, and McNemar's test. Writes one JSON file with versions, commit and
+device.
 """
 
 import argparse

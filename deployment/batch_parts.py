@@ -1,0 +1,241 @@
+"""Parts of a batch job, and what Ray's processes do with them: look through a file, read its parts, answer one.
+
+Everything here runs in processes of other machines too, which get no more than a `Job` and the numbers of a part.
+"""
+
+import io
+import json
+import math
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.labels import SHOWN_PROBLEMS, text_problem
+from data.sources.record_reader import BadRow, read_records
+from data.spreadsheet_csv import ENCODING, encode_answers, flatten
+from runtime.atomic_files import atomic_write, file_sha256
+
+PART_ROWS = 1024  # enough to put texts of like length together, few enough to share a file out and to do again
+FILE, ROW, REASON = "file", "row", "reason"
+ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """Facts about one input file: `rows`, how many of them are `bad`, the first problems, its other columns by type."""
+
+    sha256: str
+    rows: int
+    bad: int
+    problems: list[str]
+    columns: dict[str, Any]  # name -> arrow type of a .parquet file, None for a text file
+
+    @property
+    def parts(self) -> int:
+        return -(-self.rows // PART_ROWS)
+
+    def rows_of(self, part: int) -> int:
+        return min(PART_ROWS, self.rows - part * PART_ROWS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the content of the output depends on."""
+
+    names: list[str]  # of the input files, as the user gave them
+    paths: list[str]  # the same, absolute
+    output: str
+    format: str
+    text_column: str
+    columns: dict[str, str]  # other column of the input -> its name in the output
+    types: dict[str, Any]  # that name -> its arrow type in .parquet output
+    model_path: str
+    base_model_name: str | None
+    min_precision: float | None
+    dtype: str
+    cpus: float  # of a worker, as Ray counts them
+    threads: int
+
+    def path(self, file: int, part: int) -> Path:
+        """The file of the output that holds a part; sorted by name they are in the order of the input."""
+        return Path(self.output) / f"part-{file:05}-{part:06}.{self.format}"
+
+
+def records_of(path: Path, text_column: str) -> Iterator[dict[str, Any] | BadRow]:
+    """Every row with all its columns."""
+    columns = {text_column}
+    if path.suffix.lower() == ".parquet":
+        columns |= set(parquet_columns(path))
+    return (record for _, record in read_records(path, columns))
+
+
+def parquet_columns(path: Path) -> dict[str, Any]:
+    """Name -> arrow type; none for a file that the reader will refuse."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError):
+        return {}
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def problem_of(record: dict[str, Any] | BadRow, text_column: str) -> str | None:
+    """The reason why a row cannot be predicted."""
+    if isinstance(record, BadRow):
+        return str(record)
+    if text_column not in record:
+        return f"没有 {text_column} 列（有 {'、'.join(map(str, record)) or '无'}）"
+    return text_problem(record[text_column], text_column)
+
+
+def look_through(name: str, text_column: str) -> InputFile:
+    """Read a whole file once; `UserError` where it cannot be read at all or has no such column."""
+    path = Path(name)
+    rows, bad, problems = 0, 0, []
+    columns: dict[str, Any] = {}
+    for record in records_of(path, text_column):
+        rows += 1
+        if isinstance(record, dict) and not columns.keys() >= record.keys():
+            columns |= dict.fromkeys(record)
+        if problem := problem_of(record, text_column):
+            bad += 1
+            if bad <= SHOWN_PROBLEMS:
+                problems.append(f"第 {rows} 条：{problem}")
+    columns.pop(text_column, None)
+    if path.suffix.lower() == ".parquet":
+        types = parquet_columns(path)
+        columns = {column: types[column] for column in columns}
+    return InputFile(file_sha256(path), rows, bad, problems, columns)
+
+
+def output_columns(
+    files: list[Path], found: list[InputFile], labels: list[str], *, one_table: bool
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """(column of the input -> its name in the output, that name -> its arrow type there).
+
+    The name stays, or is input_… where an answer has the same. Numbers of .parquet files keep their type, all else is
+    text. `one_table` asks for the same columns in all files, else `UserError`.
+    """
+    import pyarrow
+
+    for path, one in zip(files, found, strict=True):
+        if one_table and one.columns != found[0].columns:
+            first, other = (
+                "、".join(name if kind is None else f"{name}（{kind}）" for name, kind in columns.items())
+                or "没有别的列"
+                for columns in (found[0].columns, one.columns)
+            )
+            raise UserError(
+                f"列不同：{files[0]} 有 {first}，{path} 有 {other}；"
+                "csv 和 parquet 的结果要各文件的列相同，请改用 --format jsonl，或分几次预测"
+            )
+    taken = {FILE, ROW, REASON, *ANSWER_COLUMNS, *(f"probability_{label}" for label in labels)}
+    columns, types = {}, {}
+    for name, kind in {name: kind for one in found for name, kind in one.columns.items()}.items():
+        new = name
+        while new in taken:
+            new = f"input_{new}"
+        taken.add(new)
+        number = kind is not None and pyarrow.types.is_primitive(kind) and not pyarrow.types.is_temporal(kind)
+        columns[name], types[new] = new, kind if number else pyarrow.string()
+    return columns, types
+
+
+def read_parts(batch: dict[str, Any], job: Job) -> Iterator[dict[str, Any]]:
+    """The missing parts of one input file, each as a row that holds its records pickled."""
+    (file,), (parts,) = batch["file"], batch["parts"]
+    records = records_of(Path(job.paths[file]), job.text_column)
+    wanted = set(parts.tolist())
+    for part in range(max(wanted) + 1):
+        found = list(islice(records, PART_ROWS))
+        if part in wanted:
+            yield {"file": [file], "part": [part], "records": [pickle.dumps(found)]}
+
+
+class Worker:
+    """A process that has loaded the model; it answers parts and writes them."""
+
+    def __init__(self, job: Job):
+        import torch
+
+        from prediction.predictor import SentimentPredictor
+
+        self.job = job
+        torch.set_num_threads(job.threads)
+        self.predictor = SentimentPredictor(
+            job.base_model_name, job.model_path, min_precision=job.min_precision, dtype=job.dtype
+        )
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        (file,), (part,), (pickled,) = batch["file"], batch["part"], batch["records"]
+        rows = self.answer(int(file), int(part), pickle.loads(pickled))
+        self.write(self.job.path(int(file), int(part)), rows)
+        return {"rows": np.array([len(rows)])}
+
+    def answer(self, file: int, part: int, records: list[dict[str, Any] | BadRow]) -> list[dict[str, Any]]:
+        """A row of the output for each of the input: where it stands, its other columns, the answer, or why none."""
+        job, column = self.job, self.job.text_column
+        problems = [problem_of(record, column) for record in records]
+        texts = [record[column] for record, problem in zip(records, problems, strict=True) if problem is None]
+        answers = iter(self.predictor.predict_batch(texts))
+        none = {"label": None, "label_id": None, "confidence": None}
+        none["probabilities"] = dict.fromkeys(self.predictor.labels)
+        if job.min_precision is not None:
+            none["accepted"] = None
+        rows = []
+        for number, (record, problem) in enumerate(zip(records, problems, strict=True), start=part * PART_ROWS + 1):
+            values = record if isinstance(record, dict) else {}
+            row = {FILE: job.names[file], ROW: number}
+            row |= {new: carried(values.get(old)) for old, new in job.columns.items()}
+            row |= next(answers) if problem is None else {"text": carried(values.get(column)), **none}
+            rows.append(row | {REASON: problem})
+        return rows
+
+    def write(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        """One file of the output, whole or not at all."""
+        if self.job.format == "parquet":
+            data = parquet_bytes([flatten(row) for row in rows], self.job.types)
+        else:
+            data = encode_answers(rows, path.suffix, first=True)
+        with atomic_write(path, "wb") as file:
+            file.write(data)
+
+
+def carried(value: Any) -> Any:
+    """A value of the input as JSON can have it; times, decimals and bytes of a .parquet file become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, bool, int, float, list, dict)) else str(value)
+
+
+def parquet_bytes(rows: list[dict[str, Any]], types: dict[str, Any]) -> bytes:
+    """A .parquet file of rows with the same keys; `types` are those of the input's columns."""
+    import pyarrow
+    from pyarrow import parquet
+
+    text, integer = pyarrow.string(), pyarrow.int64()
+    types = types | {FILE: text, ROW: integer, "text": text, "label": text, "label_id": integer, REASON: text}
+    types["accepted"] = pyarrow.bool_()
+    arrays = {}
+    for name in rows[0]:
+        kind = types.get(name, pyarrow.float64())  # confidence and the probabilities
+        values = [row[name] for row in rows]
+        if kind == text:
+            values = [value if value is None else as_text(value) for value in values]
+        arrays[name] = pyarrow.array(values, kind)
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays), file)
+    return file.getvalue()
+
+
+def as_text(value: Any) -> str:
+    """A string that UTF-8 can have; what is none, as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode(**ENCODING).decode("utf-8")

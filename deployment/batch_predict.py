@@ -1,0 +1,299 @@
+"""Predict the reviews of many files with Ray Data: several processes of one machine, or a cluster's.
+
+    python deployment/batch_predict.py --input 'reviews/*.csv' --output predictions/ --workers 4 --text_column 评论
+    python deployment/batch_predict.py --input 'reviews/*.parquet' --output predictions/ --workers 2 --gpus_per_worker 1
+    python deployment/batch_predict.py --input '/mnt/in/*.jsonl' --output /mnt/predictions --workers 16 --address auto
+
+Each file is read in parts of 1,024 rows. A part travels through Ray as one row, is answered by one worker, and becomes
+one file of the output folder, which appears whole or not at all. So a worker that dies is replaced and its part done
+again, and the same command after a kill does the parts that are missing; nothing is lost or there twice.
+"""
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.command_line import ArgumentParser, help_text
+from configs.fields import AUTO, DTYPES
+from runtime.atomic_files import write_json
+from runtime.errors import UserError, differences, run_script
+from runtime.run_info import REPOSITORY
+from runtime.signals import interrupt_on_signals
+
+if TYPE_CHECKING:
+    from deployment.batch_parts import InputFile, Job
+
+FORMATS = ("jsonl", "csv", "parquet")
+ON_BAD_ROWS = ("error", "skip")
+JOB_FILE = "job.json"
+READER_CPUS = 0.1  # of the share of a processor that reading takes beside predicting
+# Ray is quiet, sends nothing to anyone, and our progress bar is the only one.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}  # fmt: skip
+# Ray's name for a node that listens on 127.0.0.1 alone, the default on other systems than Linux: whoever reaches its
+# ports can run programs.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def main() -> None:
+    args = parse_args()
+    files = input_files(args.input)
+    output = Path(args.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output：{output} 是文件，应为文件夹")
+
+    from modeling.adapter_folder import SentimentConfig
+
+    SentimentConfig.load(args.model_path)  # a mistake in its name need not wait for Ray
+    with silent_libraries():
+        ray = connect(args.address)
+        try:
+            predict_files(ray, args, files, output)
+        finally:
+            ray.shutdown()
+
+
+def parse_args():
+    parser = ArgumentParser(description=help_text("批量预测：很多文件，几个进程或一个 Ray 集群。", __doc__))
+    parser.add_argument(
+        "--input", nargs="+", required=True,
+        help="评论文件，可用通配符（加引号）：.csv .jsonl .parquet 等；集群上各台机器都要能读到",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, help="结果文件夹：每个输入文件每 1,024 行一个结果文件")
+    parser.add_argument("--workers", type=int, default=1, help="几个进程同时预测，各载入一份模型（默认 1）")
+    parser.add_argument("--gpus_per_worker", type=float, default=0, help="每个进程用几个 GPU，可以是分数（默认 0）")
+    parser.add_argument("--address", help="已有 Ray 集群的地址，或 auto；不给则就在本机")
+    parser.add_argument("--format", choices=FORMATS, default="jsonl", help="结果文件的类型（默认 jsonl）")
+    parser.add_argument(
+        "--on_bad_rows", choices=ON_BAD_ROWS, default="skip",
+        help="有空的或读不出的行：skip 照样预测其余的，在结果里留空并写明 reason（默认）；error 列出它们就结束",
+    )  # fmt: skip
+    parser.add_argument("--text_column", default="text", help="文本的列名（默认 text）")
+    parser.add_argument(
+        "--model_path", default="./outputs/lora_adapter", help="适配器文件夹（默认 ./outputs/lora_adapter）"
+    )
+    parser.add_argument("--base_model_name", help="换一个基座（例如本机上的文件夹）；不给则用适配器里记的")
+    parser.add_argument("--min_precision", type=float, help="标出把握达到此精确率的回答，如 0.97（先做过评估）")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=AUTO,
+        help="计算的精度（默认 auto：硬件会算 bfloat16 就用它，否则 float32）",
+    )
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f"--workers：应至少为 1，得到 {args.workers}")
+    if args.gpus_per_worker < 0 or (args.gpus_per_worker > 1 and args.gpus_per_worker % 1):
+        parser.error(f"--gpus_per_worker：应为 0 到 1 之间的数，或整数，得到 {args.gpus_per_worker}")
+    if args.min_precision is not None and not 0 < args.min_precision < 1:
+        parser.error(f"--min_precision：应在 0 和 1 之间，得到 {args.min_precision}")
+    return args
+
+
+def input_files(patterns: list[str]) -> list[Path]:
+    """Every file that the patterns name, once, sorted."""
+    found = set()
+    for pattern in patterns:
+        names = glob.glob(pattern, recursive=True) or ([pattern] if Path(pattern).exists() else [])
+        if not names:
+            raise UserError(f"--input：没有符合 {pattern} 的文件")
+        found.update(names)
+    return [Path(name) for name in sorted(found)]
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Ray's C++ writes to the terminal whatever it is told; only what Python prints gets there from here on.
+
+    All that Ray has to say is in its own logs, /tmp/ray/session_latest/logs.
+    """
+    stderr, terminal = sys.stderr, os.dup(2)
+    if stderr is sys.__stderr__:
+        sys.stderr = open(terminal, "w", encoding=stderr.encoding, errors=stderr.errors, buffering=1, closefd=False)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        sys.stderr = stderr
+        os.close(terminal)
+
+
+def connect(address: str | None):
+    """The module `ray`, connected: to a cluster, or to processes of its own on this machine."""
+    os.environ.update(QUIET if address else QUIET | LOOPBACK)  # read when it is imported
+    try:
+        import ray
+    except ImportError:
+        raise UserError("还没有装 Ray：pip install -r requirements-deploy.txt（Python 3.11 或更新）") from None
+    # Its workers find this repository where it is not installed, as it lies here.
+    options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": str(REPOSITORY), **QUIET}}}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False}
+    else:
+        options["address"] = address
+    try:
+        ray.init(logging_level="CRITICAL", log_to_driver=False, **options)
+    except ConnectionError as error:
+        raise UserError(f"--address：连不上 {address}（{error}）") from None
+    interrupt_on_signals()  # Ray has put its own handlers in their place
+    return ray
+
+
+def predict_files(ray, args, files: list[Path], output: Path) -> None:
+    """All that is missing of `output`."""
+    from tqdm import tqdm
+
+    from data.labels import SHOWN_PROBLEMS
+    from deployment.batch_parts import Worker, look_through, read_parts
+
+    # Look through all files first, so that a mistake in the last one does not come after hours.
+    require_resources(ray.cluster_resources(), args)
+    looking = ray.remote(look_through).options(num_cpus=READER_CPUS)
+    found = results_of(ray, [looking.remote(str(path.resolve()), args.text_column) for path in files])
+    bad, total = sum(one.bad for one in found), sum(one.rows for one in found)
+    if bad and (args.on_bad_rows == "error" or bad == total):
+        shown_rows = [f"{path} {problem}" for path, one in zip(files, found, strict=True) for problem in one.problems]
+        raise UserError(
+            f"{total:,} 行里有 {bad:,} 行不能预测，请改正后再运行（或去掉 --on_bad_rows error）：\n  "
+            + "\n  ".join(shown_rows[:SHOWN_PROBLEMS])
+        )
+    if not total:
+        raise UserError(f"{args.input[0]} 等文件里没有数据行")
+    job = plan(ray, args, files, found)
+    open_output(output, key_of(args, job, found))
+
+    if bad:
+        print(f"{total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
+    missing = [
+        (number, [part for part in range(one.parts) if not job.path(number, part).exists()])
+        for number, one in enumerate(found)
+    ]
+    left = sum(one.rows_of(part) for one, (_, parts) in zip(found, missing, strict=True) for part in parts)
+    with tqdm(total=total, initial=total - left, desc="预测", unit="条", leave=False) as bar:
+        if left:
+            context = ray.data.DataContext.get_current()
+            context.target_max_block_size = 1  # a block for each part, or one worker would get those of a whole file
+            context.enable_progress_bars = False
+            items = [{"file": number, "parts": parts} for number, parts in missing if parts]
+            dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                read_parts, batch_size=1, fn_args=[job], num_cpus=READER_CPUS
+            ).map_batches(
+                Worker, batch_size=1, fn_constructor_args=[job], num_cpus=job.cpus, num_gpus=args.gpus_per_worker,
+                compute=ray.data.ActorPoolStrategy(size=args.workers),
+            )  # fmt: skip
+            for done in rows_of(ray, dataset):
+                bar.update(done["rows"])
+    print(f"{total:,} 行的结果写在 {output}（{sum(one.parts for one in found):,} 个文件）", file=sys.stderr)
+
+
+def results_of(ray, references: list) -> list:
+    """Results of remote calls; a `UserError` that one of them met is raised here as itself."""
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayError as error:
+        raise user_error(error) from None
+
+
+def rows_of(ray, dataset) -> Iterator[dict[str, Any]]:
+    """The same for the rows of a data set, as they come."""
+    try:
+        yield from dataset.iter_rows()
+    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
+        raise user_error(error) from None
+
+
+def user_error(error: BaseException) -> BaseException:
+    """The mistake behind an error of Ray's; `error` itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return UserError(str(cause))
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
+
+
+def require_resources(there: dict[str, float], args) -> None:
+    """A `UserError` where Ray would wait for ever."""
+    gpus, wanted = there.get("GPU", 0), args.workers * args.gpus_per_worker
+    if wanted > gpus:
+        raise UserError(
+            f"GPU 不够：--workers {args.workers} × --gpus_per_worker {args.gpus_per_worker:g} = {wanted:g}，"
+            f"只有 {gpus:g} 个"
+        )
+
+
+def plan(ray, args, files: list[Path], found: "list[InputFile]") -> "Job":
+    """The job, where all files fit together."""
+    from deployment.batch_parts import Job, output_columns
+    from modeling.adapter_folder import SentimentConfig
+    from modeling.devices import best_device
+
+    # The precision is the same for all, whatever each worker would choose.
+    if args.dtype == AUTO:
+        asking = ray.remote(best_device).options(num_cpus=READER_CPUS, num_gpus=args.gpus_per_worker)
+        device = results_of(ray, [asking.remote()])[0] if args.gpus_per_worker else best_device()
+        args.dtype = device.bulk_dtype
+
+    labels = SentimentConfig.load(args.model_path).labels
+    columns, types = output_columns(files, found, labels, one_table=args.format != "jsonl")
+    cpus, base = ray.cluster_resources()["CPU"], args.base_model_name
+    return Job(
+        names=[str(path) for path in files], paths=[str(path.resolve()) for path in files],
+        output=str(Path(args.output).resolve()), format=args.format, text_column=args.text_column,
+        columns=columns, types=types, model_path=str(Path(args.model_path).resolve()),
+        base_model_name=str(Path(base).resolve()) if base and Path(base).is_dir() else base, min_precision=args.min_precision, dtype=args.dtype,
+        cpus=min(1, cpus / (2 * args.workers)),  # half is left to the readers, or Ray would wait for ever
+        threads=max(1, int(cpus / args.workers)),
+    )  # fmt: skip
+
+
+def key_of(args, job: "Job", found: "list[InputFile]") -> dict[str, Any]:
+    """Everything that the parts depend on, in words that a user understands."""
+    from deployment.batch_parts import PART_ROWS
+    from modeling.adapter_folder import SentimentConfig
+    from modeling.fingerprint import model_fingerprint
+
+    key = {f"{name} 的 SHA-256": one.sha256 for name, one in zip(job.names, found, strict=True)}
+    return key | {
+        "--text_column": job.text_column,
+        "--format": job.format,
+        "模型": model_fingerprint(job.model_path, job.base_model_name),
+        "温度": SentimentConfig.load(job.model_path).temperature,
+        "--min_precision": job.min_precision,
+        "--dtype": job.dtype,
+        "设备": "GPU" if args.gpus_per_worker else "CPU",
+        "每个结果文件的行数": PART_ROWS,
+    }
+
+
+def open_output(output: Path, key: dict[str, Any]) -> None:
+    """Make the folder, or go on with the one of the same job."""
+    path = output / JOB_FILE
+    if path.is_file():
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{path} 损坏，不能接着算；请换一个 --output") from None
+        if lines := differences(theirs, key, "那时"):
+            raise UserError(
+                f"{output} 是另一次批量预测的结果，下面的不同：\n"
+                + "\n".join(lines)
+                + "\n换回原来的设置，或换一个 --output"
+            )
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output：{output} 里已有别的文件，请换一个文件夹")
+    write_json(path, {"key": key})
+
+
+if __name__ == "__main__":
+    run_script(main)
