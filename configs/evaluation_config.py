@@ -30,6 +30,9 @@ class EvaluationConfig:
     label_map: str | None = option(None, LABEL_MAP_HELP)
     negative_label: str | None = option(None, "哪个标签是贬；不给则用适配器记的。与 --positive_label 一起给")
     positive_label: str | None = option(None, "哪个标签是褒；不给则用适配器记的。与 --negative_label 一起给")
+    ordinal: bool | None = option(
+        None, "标签是一个等级（如 1 到 5 星）：另报平均差几级、二次加权 kappa、最多差一级的比例；不给则按适配器里记的"
+    )
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)

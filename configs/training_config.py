@@ -100,6 +100,9 @@ class TrainingConfig(DataConfig):
         "--labels、--prompt_template、--label_words、--use_qlora、--lora_r、--lora_alpha、--target_modules、"
         "--max_length 用适配器的；写出的（--max_length 除外）必须与它相同。学习率、轮数等照常；它的温度和阈值不带过来",
     )
+    ordinal: bool = option(
+        False, "标签是一个等级（如 1 到 5 星，次序即 --labels 的次序）：记在适配器里，评估时另报差几级；训练本身不变"
+    )
     max_length: int = option(256, "一条评论最多读入的 token 数，超出部分截去", minimum=8, maximum=32768)
     head: str = option(
         CLASSIFIER,

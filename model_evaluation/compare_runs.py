@@ -38,6 +38,7 @@ def main() -> None:
         parser.error(f"至少要两次评估，得到 {names[0]}")
     (config,) = build(parser, [ComparisonConfig], given)
 
+    from model_evaluation.metrics.ordinal import ORDINAL_TITLES
     from model_evaluation.report.environment import page_environment
     from model_evaluation.runs.comparison import compare, read_run
     from model_evaluation.runs.comparison_table import shown, significance, terminal_lines
@@ -49,9 +50,9 @@ def main() -> None:
     comparison = compare(runs)
     page = Path(config.output_dir) / "comparison.html"
     write_json(page.with_suffix(".json"), comparison)
-    template = page_environment(shown=shown, significance=significance).get_template("comparison.html")
+    pages = page_environment(shown=shown, significance=significance, ORDINAL_TITLES=ORDINAL_TITLES)
     with atomic_write(page) as file:
-        file.write(template.render(comparison))
+        file.write(pages.get_template("comparison.html").render(comparison))
     print(terminal_lines(comparison))
     print(f"\n全部数字在 {page.with_suffix('.json')}\n用浏览器打开 {page}")
 

@@ -56,6 +56,11 @@ class Evaluation:
         parts = (self.short_name(), Path(self.data_source()).stem, split, self.config.max_samples)
         return folder / run_name(parts, [self.fingerprint, self.rows.fingerprint()])
 
+    @property
+    def ordinal(self) -> bool:
+        """Whether the labels are a scale: the flag's word, or else the adapter's."""
+        return self.sentiment.ordinal if self.config.ordinal is None else self.config.ordinal
+
     def load(self) -> None:
         """Load the rows and what was predicted before, so that a mistake in them ends the run before its first step.
 
@@ -139,6 +144,7 @@ class Evaluation:
             flags.pop(name, None)
         return {
             "labels": self.sentiment.labels,
+            "ordinal": self.ordinal,
             "flags": {name: value for name, value in flags.items() if value != getattr(type(self.config), name)},
             "split_fingerprints": self.split_fingerprints(),
             "training": self.training_info().get("config", {}),

@@ -73,6 +73,7 @@ class SentimentConfig:
     head: str = CLASSIFIER
     prompt_template: str | None = None  # both of the head label_scoring alone
     label_words: list[str] | None = None
+    ordinal: bool = False  # the labels are a scale, in their order
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     without_threshold: list[str] = field(default_factory=list)
@@ -108,6 +109,7 @@ class SentimentConfig:
             "head": self.head in tuple(TASK_TYPES),
             "prompt_template": has_template,
             "label_words": has_words,
+            "ordinal": isinstance(self.ordinal, bool),
             "temperature": _is_number(self.temperature, 1e-6, 1e6),
             "thresholds": isinstance(self.thresholds, dict)
             and all(_is_target(name) and _is_number(value, 0, 1) for name, value in self.thresholds.items()),

@@ -142,6 +142,7 @@ def sentiment_config(config: TrainingConfig, labels: list[str], commit: str | No
         head=config.head,
         prompt_template=config.template_for(labels),
         label_words=config.words_for(labels),
+        ordinal=config.ordinal,
         sentiments=named_sentiments(config.negative_label, config.positive_label, labels),
     )
 

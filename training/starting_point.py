@@ -44,6 +44,7 @@ def inherited_settings(given: dict[str, Any]) -> dict[str, Any]:
         "model_name": sentiment.base_model,
         "head": sentiment.head,
         "labels": sentiment.labels,
+        "ordinal": sentiment.ordinal,
         "max_length": sentiment.max_length,
         "use_qlora": sentiment.quantization == "nf4",
         "lora_r": lora["r"],

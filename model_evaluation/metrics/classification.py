@@ -207,7 +207,7 @@ def _per_class(confusion: np.ndarray, label_names: Sequence[str]) -> dict:
 def _intervals(predictions: Predictions, confusion: np.ndarray, auc_scores: np.ndarray | None, seed: int) -> dict:
     """Figure -> [low, high]: texts are resampled as cells of the confusion matrix, for AUC one by one."""
     labels, texts = predictions.labels, predictions.text_ids
-    counts, contents = _kinds_of_texts(labels * len(confusion) + predictions.pred, texts, confusion.size)
+    counts, contents = kinds_of_texts(labels * len(confusion) + predictions.pred, texts, confusion.size)
     bounds = bootstrap_interval(
         lambda cells: macro_scores(cells.reshape(-1, *confusion.shape)), counts, contents=contents, seed=seed
     )
@@ -231,7 +231,7 @@ def _intervals(predictions: Predictions, confusion: np.ndarray, auc_scores: np.n
     return result
 
 
-def _kinds_of_texts(cells: np.ndarray, text_ids: np.ndarray, size: int):
+def kinds_of_texts(cells: np.ndarray, text_ids: np.ndarray, size: int):
     """Texts whose rows fall into the same of `size` cells are of one kind: (texts of each (K,), rows (K, size)).
 
     The second is sparse: of a hundred classes' 10,000 cells, a kind has rows in one.

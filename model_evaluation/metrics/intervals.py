@@ -140,6 +140,14 @@ def _resample(counts: np.ndarray, size: int, rng: np.random.Generator) -> np.nda
     return np.bincount(drawn.ravel(), minlength=size * kinds).reshape(size, kinds)
 
 
+def with_interval(figures: dict, name: str) -> str:
+    """A figure with its 95% interval, as a terminal shows it: "0.820 (0.786–0.854)"; "—" where it is undefined."""
+    if figures[name] is None:
+        return "—"
+    bounds = (figures["intervals"] or {}).get(name)
+    return f"{figures[name]:.3f}" + (f" ({bounds[0]:.3f}–{bounds[1]:.3f})" if bounds else "")
+
+
 def _check_proportion(successes: float, n: float) -> None:
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no proportion: it needs n >= 1 and 0 <= successes <= n")

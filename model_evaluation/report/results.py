@@ -114,7 +114,10 @@ class Results:
         elif metrics.get("model_path"):
             flags = {"model_path": metrics["model_path"]} | flags
         for name, value in flags.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            if isinstance(value, bool):
+                words.append(f"--{name}" if value else f"--no_{name}")
+            else:
+                words += [f"--{name}", str(value)]
         return list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from model_evaluation.metrics.intervals import with_interval
+from model_evaluation.metrics.ordinal import ORDINAL_TITLES
 from runtime.terminal import display_width, text_table
 
 WIDTH = 80
@@ -30,6 +32,12 @@ def terminal_lines(comparison: dict[str, Any]) -> str:
                 cells = [f"{unseen['n']:,}", with_interval(unseen, "accuracy"), with_interval(unseen, "f1")]
             table.append([str(number), *cells])
         lines += ["", "训练中没见过的行", text_table(table)]
+    if any(run["ordinal"] for run in runs):
+        table = [["", *ORDINAL_TITLES.values()]]
+        for number, run in enumerate(runs, 1):
+            cells = [with_interval(run["ordinal"], name) if run["ordinal"] else "—" for name in ORDINAL_TITLES]
+            table.append([str(number), *cells])
+        lines += ["", "标签是等级", text_table(table)]
     return "\n".join([*lines, "", *pair_lines(comparison["pairs"]), "", *setting_lines(comparison)])
 
 
@@ -80,13 +88,6 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "开" if value else "关"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).replace("\n", "\\n")
-
-
-def with_interval(figures: dict[str, Any], name: str) -> str:
-    if figures[name] is None:
-        return "—"
-    bounds = (figures["intervals"] or {}).get(name)
-    return f"{figures[name]:.3f}" + (f" ({bounds[0]:.3f}–{bounds[1]:.3f})" if bounds else "")
 
 
 def clipped(line: str) -> str:

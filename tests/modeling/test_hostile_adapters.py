@@ -24,6 +24,7 @@ FIELDS = {
     "temperature": [float("nan"), float("inf"), -1.0, 0, "1.0", None, True, 10**400],
     "max_length": [0, -5, 64.5, True, "64", None, 10**9],
     "labels": [[], ["负面"], ["a", "a"], "负面正面", [0, 1], {"0": "a", "1": "b"}, ["", "x"], ["\x1b[2J", "x"], None],
+    "ordinal": ["yes", 1, None],
     "quantization": ["int8", 4, "NF4", True],
     "base_model": [5, "", None, ["tiny_base"]],
     "base_revision": [7, []],

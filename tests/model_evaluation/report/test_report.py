@@ -9,6 +9,7 @@ from html_page import Page
 from report_inputs import HOSTILE, confidence_json, invented, metrics_json, write_inputs
 from small import assert_one_message, run_script
 
+from model_evaluation.metrics.ordinal import ordinal_metrics
 from model_evaluation.report.results import SECTIONS, read_results
 from model_evaluation.report.tables import hardest_errors
 from model_evaluation.report_generator import write_report
@@ -282,6 +283,17 @@ def test_more_classes(tmp_path, classes):
     assert len(set(cells)) == classes**2 and sum(label == pred for label, pred in cells) == classes
     assert "ROC 曲线" not in page.text and "没有 ROC" in page.text
     assert "不是预期的样子" not in page.text and f"类{classes - 1}" in page.text
+
+
+def test_labels_that_are_a_scale(tmp_path):
+    test = invented(300, 5, 1)
+    ordinal = ordinal_metrics(test)
+    write_json(tmp_path / "metrics.json", metrics_json(test) | {"ordinal": ordinal})
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert f"标签是等级：平均差 {ordinal['mae']:.3f} 级" in page.text and "二次加权 kappa" in page.text
+    assert set(ordinal["intervals"]["mae"]) <= {json.loads(about["value"]) for about, _ in page.figures}
+    write_json(tmp_path / "metrics.json", metrics_json(test))
+    assert "kappa" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
 
 
 def test_figures_without_an_interval_have_a_dash(tmp_path):

@@ -12,6 +12,7 @@ from small import assert_one_message, run_main, run_script, small_reviews
 
 from model_evaluation import compare_runs
 from model_evaluation.metrics.intervals import mcnemar_exact
+from model_evaluation.metrics.ordinal import ordinal_metrics
 from model_evaluation.metrics.terminal_table import display_width
 from model_evaluation.runs.comparison import common_rows
 from prediction.prediction_set import Predictions
@@ -103,6 +104,17 @@ def test_the_terminal_has_80_columns_and_the_page_the_same_figures(three, tmp_pa
         assert {run["accuracy"], run["f1"], run["unseen"]["accuracy"], *run["intervals"]["accuracy"]} <= values
     assert {pair["p_value"] for pair in found["pairs"]} <= values
     assert "learning_rate" in page.text and str(three[1]) in page.text
+
+
+def test_labels_that_are_a_scale_have_their_figures_too(tmp_path):
+    test = invented(200, classes=5)
+    ordinal = ordinal_metrics(test)
+    folders = [write_run(tmp_path / "a", test, ordinal=ordinal), write_run(tmp_path / "b", test)]
+    said = compare(tmp_path / "out", *folders).stdout
+    assert "二次加权 kappa" in said and f"{ordinal['mae']:.3f} (" in said
+    page = Page((tmp_path / "out" / "comparison.html").read_text(encoding="utf-8"))
+    values = [json.loads(about["value"]) for about, _ in page.figures]
+    assert {ordinal["mae"], ordinal["quadratic_kappa"], *ordinal["intervals"]["within_one"]} <= set(values)
 
 
 def test_repeated_rows_and_corrected_labels():

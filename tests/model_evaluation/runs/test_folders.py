@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small import assert_one_message, run_main, small_reviews, write_jsonl
+from small import assert_one_message, change_json, run_main, small_reviews, write_jsonl
 
+import train
 from model_evaluation import report_generator, run_full_eval
 from model_evaluation.run_full_eval import STEPS
 from model_evaluation.runs.folders import EARLIER, PUBLISHED, RUN_FILE, adapter_name, publish, run_name
-from modeling.adapter_folder import WEIGHTS
+from modeling.adapter_folder import WEIGHTS, SentimentConfig
 from prediction.predictor import SentimentPredictor
 from runtime.atomic_files import write_json
 
@@ -190,3 +191,22 @@ def test_names_of_runs_can_be_read_and_follow_model_and_rows():
     assert name[:-8] == "out_puts-my_set-500-" and name == run_name(["out puts", "my: set?", 500], ["model", "rows"])
     assert len({run_name(["a"], facts)[-8:] for facts in (["model", "rows"], ["model2", "rows"], ["model", "r"])}) == 3
     assert run_name(["", "../..", "评论"], ["x"]).startswith("评论-")
+
+
+def test_labels_that_are_a_scale(here):
+    """The flag says so, or the adapter remembers it; --no_ordinal takes its word back."""
+    result = evaluate("--ordinal")
+    assert "平均差几级" in result.stdout, result.stderr
+    ordinal = read(OUTPUTS / "metrics.json")["ordinal"]
+    assert ordinal["mae"] == pytest.approx(1 - read(OUTPUTS / "metrics.json")["accuracy"])  # of two labels
+    assert "平均差几级" not in evaluate().stdout and "ordinal" not in read(OUTPUTS / "metrics.json")
+
+    change_json(Path("outputs/lora_adapter/sentiment_config.json"), ordinal=True)
+    assert "平均差几级" in evaluate().stdout and read(OUTPUTS / "metrics.json")["unseen"]["ordinal"]
+    assert "平均差几级" not in evaluate("--no_ordinal").stdout
+
+
+def test_a_training_tells_its_adapter(here, small_base, review_files):
+    flags = ("--model_name", small_base, *review_files, "--max_length", 32, "--max_steps", 1, "--output_dir", "scale")
+    assert run_main(train.main, *flags, "--ordinal").returncode == 0
+    assert SentimentConfig.load("scale/lora_adapter").ordinal
