@@ -100,8 +100,8 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
     `behaviour_reason`.
     """
     original = Predictions(plan.texts, logits_of(plan.texts), np.array(plan.labels))
-    versions = np.zeros(len(original))  # (N,) changed versions of each row, at middle strength
-    right_versions = np.zeros(len(original))
+    # (N,) each: changed versions of each row at middle strength, and those answered rightly.
+    versions, right_versions = np.zeros((2, len(original)))
 
     tests = {}
     for name, strengths in plan.variants.items():
@@ -122,13 +122,11 @@ def score_robustness(plan: RobustnessPlan, logits_of: LogitsOf) -> dict:
 
     behaviour = None
     if plan.suite:
-        texts, labels = suite_texts(plan.suite)
-        behaviour = score_suite(plan.suite, Predictions(texts, logits_of(texts), np.array(labels)).pred)
+        behaviour = score_suite(plan.suite, logits_of(suite_texts(plan.suite)[0]).argmax(axis=1))
 
-    right = original.pred == original.labels
+    right = (original.pred == original.labels).astype(float)
     original_accuracy = float(right.mean())
-    shares = np.divide(right_versions, versions, out=right.astype(float), where=versions > 0)
-    perturbed_accuracy = float(shares.mean())
+    perturbed_accuracy = float(np.divide(right_versions, versions, out=right, where=versions > 0).mean())
     return {
         "n": len(original),
         "n_texts": len(original.first_rows),
