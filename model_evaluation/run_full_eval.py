@@ -18,7 +18,7 @@ from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
 from model_evaluation.evaluation import Evaluation
-from model_evaluation.metrics.terminal_table import text_table
+from runtime.terminal import text_table
 from model_evaluation.pipeline import Step, run_steps
 from model_evaluation.robustness_test import RobustnessStep
 from runtime.errors import run_script

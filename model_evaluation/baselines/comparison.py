@@ -19,7 +19,7 @@ from data.polarity import Polarity, polarity_of
 from model_evaluation.baselines.models import FITTERS, Baseline, Task
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import mcnemar_exact
-from model_evaluation.metrics.terminal_table import text_table
+from runtime.terminal import text_table
 from prediction.prediction_set import Predictions
 
 FIGURES = ("accuracy", "f1", "auc")

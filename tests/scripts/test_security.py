@@ -113,7 +113,7 @@ def test_a_checkpoint_cannot_say_where_to_write(tmp_path):
     (checkpoint / "best_adapter.json").write_text(json.dumps(state))
     best = BestAdapter(out)
     best.restore_from(checkpoint)
-    assert best == BestAdapter(out, None, 0.5, 1.0, 3, 0)
+    assert best == BestAdapter(out, None, "accuracy", 0.5, 1.0, 3, 0)
 
 
 # ---- what is written
