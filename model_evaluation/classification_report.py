@@ -8,9 +8,9 @@ from model_evaluation.metrics.classification import seen_unseen_metrics
 from model_evaluation.metrics.intervals import with_interval
 from model_evaluation.metrics.ordinal import ORDINAL_TITLES, ordinal_metrics
 from model_evaluation.metrics.terminal_table import metrics_table
-from runtime.terminal import text_table
 from model_evaluation.pipeline import Step
 from runtime.atomic_files import write_json
+from runtime.terminal import text_table
 
 
 class MetricsStep(Step):

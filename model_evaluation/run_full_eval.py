@@ -18,10 +18,10 @@ from model_evaluation.benchmark import BaselinesStep
 from model_evaluation.classification_report import MetricsStep
 from model_evaluation.confidence_analysis import ConfidenceStep
 from model_evaluation.evaluation import Evaluation
-from runtime.terminal import text_table
 from model_evaluation.pipeline import Step, run_steps
 from model_evaluation.robustness_test import RobustnessStep
 from runtime.errors import run_script
+from runtime.terminal import text_table
 
 
 class ReportStep(Step):

@@ -19,8 +19,8 @@ from data.polarity import Polarity, polarity_of
 from model_evaluation.baselines.models import FITTERS, Baseline, Task
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import mcnemar_exact
-from runtime.terminal import text_table
 from prediction.prediction_set import Predictions
+from runtime.terminal import text_table
 
 FIGURES = ("accuracy", "f1", "auc")
 TIMED_TEXTS = 64

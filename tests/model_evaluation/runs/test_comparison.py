@@ -13,10 +13,10 @@ from small import assert_one_message, run_main, run_script, small_reviews
 from model_evaluation import compare_runs
 from model_evaluation.metrics.intervals import mcnemar_exact
 from model_evaluation.metrics.ordinal import ordinal_metrics
-from runtime.terminal import display_width
 from model_evaluation.runs.comparison import common_rows
 from prediction.prediction_set import Predictions
 from runtime.atomic_files import write_json
+from runtime.terminal import display_width
 
 
 def write_run(folder: Path, predictions: Predictions, training=None, **changes) -> Path:
