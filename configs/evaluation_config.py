@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from configs.fields import AUTO, DTYPES, ConfigError, check_fields, option
 from configs.prompt_template import prompt_problems, typed
 from configs.training_config import (
+    CORRECTIONS_HELP,
     ENCODING_HELP,
     LABEL_MAP_HELP,
     column_problems,
@@ -33,6 +34,7 @@ class EvaluationConfig:
     ordinal: bool | None = option(
         None, "标签是一个等级（如 1 到 5 星）：另报平均差几级、二次加权 kappa、最多差一级的比例；不给则按适配器里记的"
     )
+    apply_corrections: str | None = option(None, CORRECTIONS_HELP)
     split: str = option("test", "评估哪一部分", choices=SPLITS)
     max_samples: int | None = option(None, "最多评估多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     seed: int = option(42, "抽样与自助法的随机种子", minimum=0, maximum=2**32 - 1)

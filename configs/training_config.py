@@ -17,6 +17,10 @@ ACCURACY, MACRO_F1 = "accuracy", "f1"
 BEST_BY_AUTO = "auto"
 ENCODING_HELP = "文本文件的编码（如 gb18030、big5）；不给则按整个文件自动判断"
 LABEL_MAP_HELP = "标签对照表（CSV，两列 from,to）：先把数据里的标签改名或合并，再做其他一切"
+CORRECTIONS_HELP = (
+    "按这张表改正各部分的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，"
+    "人在 new_label 里写对的标签，或在 action 里写 drop；没填的行不变"
+)
 REPORTERS = ("none", "tensorboard", "wandb", "swanlab", "mlflow")
 
 
@@ -49,6 +53,7 @@ class DataConfig:
     drop_rows: str | None = option(
         None, "从训练集删去这张表里的行（按文本和标签对应）：python -m data.audit 写的 suspicious_labels.csv，经人看过"
     )
+    apply_corrections: str | None = option(None, CORRECTIONS_HELP)
     max_train_samples: int | None = option(
         None,
         "训练最多用多少行（按标签分层抽取，每种标签至少一行，由 --seed 决定抽到哪些）；不给则全部",

@@ -15,6 +15,7 @@ from typing import Any
 
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
+from data.corrections import corrected
 from data.dataset import LABEL_NAMES, RawReview, Rows
 from data.label_map import mapped_reviews, read_label_map
 from data.labels import given_labels, labelled_rows, named_sentiments, shown_labels
@@ -45,8 +46,12 @@ def load_splits(config: DataConfig) -> dict[str, Rows]:
             HUB_NAMES.get(config.dataset, config.dataset), *columns, labels, config.hub, **renaming
         )
     named_sentiments(config.negative_label, config.positive_label, splits["train"].label_names)
-    splits["train"], notes = filter_training_rows(splits["train"], config)
-    for note in notes:
+    notes = []
+    if config.apply_corrections:
+        splits, note = corrected(splits, Path(config.apply_corrections))
+        notes.append(note)
+    splits["train"], more = filter_training_rows(splits["train"], config)
+    for note in notes + more:
         print(note, flush=True)
     return splits
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from configs.training_config import DataConfig
 from data.audit.duplicates import rows_by_text
 from data.dataset import Rows, stratified_sample
+from data.labels import labelled_rows
 from data.preprocessing import clean_text, text_hash
-from data.sources.review_files import read_labelled_file
+from data.sources.review_files import read_reviews
 from data.spreadsheet_csv import spreadsheet_text
 from runtime.errors import UserError
 
 SHOWN_MISMATCHES = 5
+Key = tuple[str, int]  # hash of the text, label id
 
 
 def filter_training_rows(rows: Rows, config: DataConfig) -> tuple[Rows, list[str]]:
@@ -29,8 +31,12 @@ def filter_training_rows(rows: Rows, config: DataConfig) -> tuple[Rows, list[str
     if config.dedup_train:
         rows, note = dedup(rows)
         notes.append(note)
-    if notes and (gone := [name for name, count in rows.label_counts().items() if not count]):
-        raise UserError(f"--drop_rows / --dedup_train 之后训练集不再有标签为 {'、'.join(gone)} 的评论")
+    if (notes or config.apply_corrections) and (
+        gone := [name for name, count in rows.label_counts().items() if not count]
+    ):
+        raise UserError(
+            f"--drop_rows / --dedup_train / --apply_corrections 之后训练集不再有标签为 {'、'.join(gone)} 的评论"
+        )
     if config.max_train_samples is not None:
         rows, note = limited(rows, config.max_train_samples, config.seed)
         notes.append(note)
@@ -66,38 +72,46 @@ def dedup(rows: Rows) -> tuple[Rows, str]:
 def drop_listed(rows: Rows, path: Path) -> Rows:
     """`rows` without those whose text and label stand in the table at `path`.
 
-    The table is that of `python -m data.audit`, or any with the columns text and label. Every copy
-    of a listed text (by `text_hash`) with the listed label goes. A `UserError` names the first
-    lines of the table that fit no row, and nothing is dropped.
+    The table is that of `python -m data.audit`, or any with the columns text and label; lines whose column `split`
+    names another part are passed over. Every copy of a listed text (by `text_hash`) with the listed label goes. A
+    `UserError` names the first lines of the table that fit no row, and nothing is dropped.
     """
-    keys = [_key(text, label) for text, label in zip(rows.texts, rows.labels, strict=True)]
+    keys = [row_key(text, label) for text, label in zip(rows.texts, rows.labels, strict=True)]
     present = set(keys)
-    listed = read_labelled_file(path, "text", "label", rows.label_names)
-    found = [_matching_key(text, label, present) for text, label in zip(listed.texts, listed.labels, strict=True)]
+    reviews = list(read_reviews(path, "text", "label", others=True))
+    if filled := [review.where for review in reviews if review.others.get("action") or review.others.get("new_label")]:
+        raise UserError(
+            f"--drop_rows：{path} 里填了 action 或 new_label（{filled[0]}），而 --drop_rows 会把列出的行都删去；"
+            "请改用 --apply_corrections"
+        )
+    of_training = [review for review in reviews if review.others.get("split") in (None, "", "train")]
+    listed = labelled_rows(of_training, str(path), rows.label_names)
+    found = [matching_key(text, label, present) for text, label in zip(listed.texts, listed.labels, strict=True)]
     if None in found:
         raise UserError(_mismatches(path, listed, found, present))
     dropped = set(found)
     return rows.select(i for i, key in enumerate(keys) if key not in dropped)
 
 
-def _key(text: str, label: int) -> tuple[str, int]:
+def row_key(text: str, label: int) -> Key:
+    """A row as the lines of a table are compared with it."""
     return text_hash(clean_text(text)), label  # cleaned, as the audit's table has it
 
 
-def _matching_key(text: str, label: int, present: set[tuple[str, int]]) -> tuple[str, int] | None:
+def matching_key(text: str, label: int, present: set[Key]) -> Key | None:
     """The key of a listed row: as it stands, or without the quote that `spreadsheet_text` put in front."""
-    candidates = [_key(text, label)]
+    candidates = [row_key(text, label)]
     if text.startswith("'") and spreadsheet_text(text[1:]) == text:
-        candidates.append(_key(text[1:], label))
+        candidates.append(row_key(text[1:], label))
     return next((key for key in candidates if key in present), None)
 
 
-def _mismatches(path: Path, listed: Rows, found: list, present: set[tuple[str, int]]) -> str:
+def _mismatches(path: Path, listed: Rows, found: list, present: set[Key]) -> str:
     bad = [i for i, key in enumerate(found) if key is None]
     lines = []
     for i in bad[:SHOWN_MISMATCHES]:
         text, names = listed.texts[i], listed.label_names
-        others = [name for label, name in enumerate(names) if _matching_key(text, label, present)]
+        others = [name for label, name in enumerate(names) if matching_key(text, label, present)]
         why = f"训练集里它的标签是{'、'.join(others)}" if others else "训练集里没有这条文本"
         lines.append(f"第 {i + 1} 条（{names[listed.labels[i]]}）「{clean_text(text)[:30]}」：{why}")
     more = [f"……共 {len(bad)} 条"] if len(bad) > SHOWN_MISMATCHES else []

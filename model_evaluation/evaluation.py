@@ -16,6 +16,7 @@ import numpy as np
 from configs.evaluation_config import DEFAULT_OUTPUT, ZERO_SHOT_OUTPUT, EvaluationConfig, MetricsConfig, StepConfig
 from configs.fields import AUTO
 from configs.training_config import DataConfig
+from data.corrections import corrected
 from data.data_loader import fingerprints, load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
 from data.label_map import read_label_map
@@ -96,15 +97,16 @@ class Evaluation:
         split = "test" if self.config.test_file else self.config.split
         if split not in self.splits:
             raise UserError(f"数据里没有 {split} 部分（有 {'、'.join(self.splits)}）；用 --split 或 --test_file 指定")
+        rows = corrected_rows(self.config, split, self.splits[split])
         if self.config.max_samples is None:
-            return self.splits[split]
-        return stratified_sample(self.splits[split], self.config.max_samples, self.config.seed)
+            return rows
+        return stratified_sample(rows, self.config.max_samples, self.config.seed)
 
     @cached_property
     def validation(self) -> Rows:
         """All validation rows, never sampled: of `--dataset`, or else of the data that the adapter was trained on."""
         splits = training_splits(self.config.model_path) if self.config.test_file else self.splits
-        return splits["validation"]
+        return corrected_rows(self.config, "validation", splits["validation"])
 
     @cached_property
     def cache(self) -> PredictionCache:
@@ -250,6 +252,15 @@ class ZeroShotEvaluation(Evaluation):
 
     def training_info(self) -> dict:
         return {"config": {"model_name": self.config.model_name}}
+
+
+def corrected_rows(config: EvaluationConfig, split: str, rows: Rows) -> Rows:
+    """The rows as `--apply_corrections` wants them; the table may be about other splits too."""
+    if config.apply_corrections is None:
+        return rows
+    splits, note = corrected({split: rows}, Path(config.apply_corrections), whole=False)
+    print(note, flush=True)
+    return splits[split]
 
 
 def evaluation_splits(config: EvaluationConfig, labels: list[str]) -> dict[str, Rows]:

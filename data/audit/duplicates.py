@@ -58,11 +58,14 @@ def split_figures(rows: Rows) -> dict[str, Any]:
 
 
 def _example(rows: Rows, positions: list[int]) -> dict[str, Any]:
-    return {
+    example = {
         "text": clean_text(rows.texts[positions[0]]),
         "rows": [i + 1 for i in positions],
         "labels": [rows.label_names[rows.labels[i]] for i in positions],
     }
+    if rows.where is not None:
+        example |= {"file": rows.source, "where": [rows.where[i] for i in positions]}
+    return example
 
 
 def overlaps(splits: Mapping[str, Rows]) -> list[dict[str, Any]]:

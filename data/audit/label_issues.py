@@ -8,6 +8,7 @@ Northcutt, Jiang, Chuang 2021, "Confident Learning: Estimating Uncertainty in Da
 https://arxiv.org/abs/1911.00068, by the package `cleanlab`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import numpy as np
 
 from data.audit.duplicates import rows_by_text
 from data.dataset import Rows
-from data.preprocessing import clean_text
+from data.preprocessing import clean_text, text_hash
 from data.spreadsheet_csv import write_csv
 from runtime.atomic_files import atomic_write
 
-COLUMNS = ("split", "row", "text", "label", "suggested_label", "score", "copies")
+# Of the table; `action` and `new_label` are for a person to fill in (`data.corrections`).
+COLUMNS = (
+    "split", "file", "where", "text", "label", "suggested_label", "action", "new_label", "score", "copies",
+)  # fmt: skip
+SHOWN_COPIES = 10
 FOLDS = 5
 # With fewer distinct texts of a label, four fifths of them teach a bag-of-characters model next to nothing.
 MIN_TEXTS_PER_LABEL = 25
+MIN_HELD_OUT_PER_LABEL = 10  # of validation and test rows, which teach nothing, but set the mean confidence of a label
 # On ChnSentiCorp's validation split: C = 1 reaches 89.5%, C = 10 91.8%.
 REGULARISATION = 10.0
 
@@ -62,6 +68,23 @@ def out_of_fold_probabilities(texts: list[str], labels: np.ndarray, groups: np.n
     return cross_val_predict(model, features, labels, groups=groups, cv=folds, method="predict_proba")
 
 
+def pooled_probabilities(splits: Mapping[str, Rows], seed: int) -> dict[str, np.ndarray]:
+    """Split -> (N, C) of its `distinct_rows`, by models trained on all splits but for the fold that a text is in.
+
+    So a text that stands in two splits is never judged by a model that has learnt its label.
+    """
+    texts, labels, hashes, ends = [], [], [], []
+    for rows in splits.values():
+        firsts = [positions[0] for positions in distinct_rows(rows)[0]]
+        texts += [rows.texts[i] for i in firsts]
+        labels += [rows.labels[i] for i in firsts]
+        hashes += [text_hash(rows.texts[i]) for i in firsts]
+        ends.append(len(texts))
+    groups = np.unique(hashes, return_inverse=True)[1]
+    probs = out_of_fold_probabilities(texts, np.array(labels), groups, seed)
+    return dict(zip(splits, np.split(probs, ends[:-1]), strict=True))
+
+
 def find_suspicious(labels: np.ndarray, probs: np.ndarray) -> list[tuple[int, float]]:
     """(position, score) of the probably mislabelled rows, most suspicious first.
 
@@ -77,13 +100,18 @@ def find_suspicious(labels: np.ndarray, probs: np.ndarray) -> list[tuple[int, fl
 
 
 def suspicious_records(
-    rows: Rows, sets: list[list[int]], probs: np.ndarray, found: list[tuple[int, float]]
+    rows: Rows, sets: list[list[int]], probs: np.ndarray, found: list[tuple[int, float]], split: str = "train"
 ) -> list[dict[str, Any]]:
-    """One record with `COLUMNS` for each finding. `row` counts from 1 and is the first of its `copies`."""
+    """One record for each finding: `COLUMNS` that are not for a person, and `row`, counted from 1 in its split.
+
+    `where` are the places in the `file` of the first of its `copies`; a row without a place has its number.
+    """
     return [
         {
-            "split": "train",
+            "split": split,
             "row": sets[i][0] + 1,
+            "file": rows.source,
+            "where": _places(rows, sets[i]),
             "text": clean_text(rows.texts[sets[i][0]]),
             "label": rows.label_names[rows.labels[sets[i][0]]],
             "suggested_label": rows.label_names[int(probs[i].argmax())],
@@ -94,10 +122,15 @@ def suspicious_records(
     ]
 
 
+def _places(rows: Rows, positions: list[int]) -> str:
+    shown = [rows.where[i] if rows.where else f"第 {i + 1} 条" for i in positions[:SHOWN_COPIES]]
+    return "、".join(shown) + ("……" if len(positions) > SHOWN_COPIES else "")
+
+
 def write_suspicious(path: Path, records: list[dict[str, Any]]) -> None:
     """`suspicious_labels.csv`; only the header where nothing was found."""
     if records:
-        write_csv(path, records)
+        write_csv(path, [{column: record.get(column, "") for column in COLUMNS} for record in records])
     else:
         with atomic_write(path) as file:
             file.write("\ufeff" + ",".join(COLUMNS) + "\r\n")

@@ -7,6 +7,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 from small import assert_one_message, change_json, run_main, small_reviews, write_jsonl
 
@@ -58,18 +59,12 @@ def test_the_suite_and_the_emoji_follow_the_labels_whatever_their_order():
         labels = [known.positive, known.negative] + [0] * (len(names) == 3)
         plan = plan_robustness(texts[: len(labels)], labels, suite, seed=1, label_names=names, polarity=polarity)
 
-        def logits_of(asked, known=known, names=names):
-            rows = [[0.0] * len(names) for _ in asked]
-            for row, text in zip(rows, asked, strict=True):
-                row[known.positive if text in positive else known.negative] = 1.0
-            return rows
+        def logits_of(asked, known=known, classes=names):
+            logits = np.zeros((len(asked), len(classes)))
+            logits[range(len(asked)), [known.positive if text in positive else known.negative for text in asked]] = 1
+            return logits
 
-        def lookup(asked, logits_of=logits_of):
-            import numpy as np
-
-            return np.array(logits_of(asked))
-
-        result = score_robustness(plan, lookup)
+        result = score_robustness(plan, logits_of)
         assert result["behaviour"]["overall"]["accuracy"] == 1.0 and not plan.skipped
         assert set(result["behaviour"]["abilities"]["negation"]["wrong_by_label"]) == {str(i) for i in known}
         (changed,) = plan.variants["emoji_append"].values()
