@@ -9,6 +9,7 @@ A line stands for every row of this text (by `text_hash`) with this label, in wh
 as the audit writes them, play no part.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -65,12 +66,17 @@ def corrected(splits: Mapping[str, Rows], path: Path, *, whole: bool = True) -> 
 
     result, relabelled, dropped = {}, 0, 0
     for name, rows in splits.items():
-        kept = [i for i, key in enumerate(keys[name]) if changes.get(key, key[1]) is not None]
-        new = rows.select(kept)
-        new.labels = [changes.get(keys[name][i], rows.labels[i]) for i in kept]
-        dropped += len(rows) - len(new)
-        relabelled += sum(label != rows.labels[i] for label, i in zip(new.labels, kept, strict=True))
-        result[name] = new
+        kept: list[int] = []
+        labels: list[int] = []
+        for i, key in enumerate(keys[name]):
+            label = changes.get(key, rows.labels[i])
+            if label is None:
+                dropped += 1
+                continue
+            relabelled += label != rows.labels[i]
+            kept.append(i)
+            labels.append(label)
+        result[name] = dataclasses.replace(rows.select(kept), labels=labels)
     shown = "、".join(splits)
     return result, f"--apply_corrections：按 {path} 在 {shown} 里改标 {relabelled:,} 行，删去 {dropped:,} 行"
 
