@@ -12,14 +12,15 @@ import pytest
 from small import assert_one_message, run_main, small_reviews, write_jsonl
 
 import train
-from configs.evaluation_config import EvaluationConfig
+from configs.evaluation_config import StepConfig
 from configs.training_config import DataConfig
 from data.audit import __main__ as audit
 from data.corrections import corrected
 from data.data_loader import load_splits
 from data.dataset import Rows
 from data.preprocessing import text_hash
-from model_evaluation.evaluation import evaluation_rows, training_splits
+from model_evaluation.evaluation import Evaluation
+from prediction.training_data import training_splits
 from runtime.errors import UserError
 
 HEADER = "split,file,where,text,label,suggested_label,action,new_label,score,copies\n"
@@ -166,7 +167,8 @@ def test_the_command_works_as_it_is_pasted_and_does_what_was_filled_in(audited, 
 
     # The same file as a test file of its own, and the audit does not write over what was filled in.
     columns = {"text_column": "店评", "label_column": "褒贬", "test_file": str(folder / "测试.csv")}
-    rows = evaluation_rows(EvaluationConfig(**columns, apply_corrections=str(filled)), ["差评", "好评"])
+    model_path = str(tmp_path / "lora_adapter")
+    rows = Evaluation(StepConfig(model_path=model_path, **columns, apply_corrections=str(filled))).rows
     assert all(right[text] == label for text, label in zip(rows.texts, rows.labels, strict=True)) and len(rows) == 60
     again = run_main(audit.main, *audited[2], "--output_dir", folder / "out")
     assert_one_message(again, "suspicious_labels.csv", "填过", "--output_dir")
