@@ -33,6 +33,7 @@ class ProgressBar(tqdm):
         super().__init__(
             total=total, desc=title, unit=unit, initial=initial, leave=False, disable=not (shown and terminal),
             bar_format=BAR, ncols=min(WIDTH, shutil.get_terminal_size().columns),
+            nrows=20,  # some terminals do not know their size, and tqdm would show them nothing
         )  # fmt: skip
         self.title, self.unit_name, self.first = title, unit, initial
         self.is_log = shown and not terminal

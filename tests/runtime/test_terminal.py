@@ -50,6 +50,19 @@ def test_a_bar_fits_the_terminal_and_eighty_columns_and_goes_away(monkeypatch, c
     assert not frames[-1].strip()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
+def test_a_terminal_that_does_not_know_its_size_has_a_bar_too(monkeypatch):
+    import os
+    import pty
+
+    screen, terminal = pty.openpty()  # 0 rows of 0 columns
+    with os.fdopen(terminal, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        ProgressBar(10, "评估", "条").close()
+        assert "评估   0%|" in os.read(screen, 65536).decode()
+    os.close(screen)
+
+
 def test_only_the_first_process_shows_it_and_only_with_a_title(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     ProgressBar(10, None, "条").update(5)
