@@ -201,13 +201,13 @@ def test_adapters_of_earlier_versions_mean_what_they_meant(adapter_copy):
 def test_an_adapter_is_evaluated_in_its_own_order_of_labels(tmp_path, monkeypatch):
     """One that was trained when 好评 came before 差评, by their characters."""
     from data.data_loader import fingerprints
-    from model_evaluation import evaluation
+    from prediction import training_data
 
     rows = named_reviews(names=("差评", "好评"))
     config = config_of(tmp_path, rows)
     old = load_splits(config_of(tmp_path, rows, labels=["好评", "差评"]))
     info = {"config": vars(config), "data_fingerprint": fingerprints(old)}
-    monkeypatch.setattr(evaluation, "read_run_info", lambda path: info)
+    monkeypatch.setattr(training_data, "read_run_info", lambda path: info)
     monkeypatch.setattr(SentimentConfig, "load", lambda path: SentimentConfig("b", None, ["好评", "差评"], 8))
     assert training_splits("x")["train"].label_names == ["好评", "差评"]
     assert load_splits(config)["train"].label_names == ["差评", "好评"]

@@ -389,13 +389,13 @@ def test_commands_for_what_is_missing_are_those_of_the_run(tmp_path):
     write_json(tmp_path / "metrics.json", metrics | {"data": metrics["data"] | {"source": "mine.csv"}})
     write_json(tmp_path / "run.json", {"flags": {"test_file": "my file.csv", "max_samples": 50, "ordinal": True}})
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    flags = "--model_path outputs/lora_adapter --test_file 'my file.csv' --max_samples 50 --ordinal"
+    flags = "--model_path somewhere/lora_adapter --test_file 'my file.csv' --max_samples 50 --ordinal"
     assert f"python model_evaluation/benchmark.py {flags} " in text
     assert "--output_dir" not in text  # so that the step goes to the folder of the same run
     write_json(tmp_path / "run.json", {"flags": {"output_dir": "mine"}})
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "python -m data.audit --output_dir mine" in text
-    assert "benchmark.py --model_path outputs/lora_adapter --output_dir mine" in text
+    assert "benchmark.py --model_path somewhere/lora_adapter --output_dir mine" in text
 
 
 def test_the_script_writes_the_page_and_names_a_folder_without_results(folder, tmp_path):
