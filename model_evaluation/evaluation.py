@@ -62,15 +62,15 @@ class Evaluation:
         """Whether the labels are a scale: the flag's word, or else the adapter's."""
         return self.sentiment.ordinal if self.config.ordinal is None else self.config.ordinal
 
-    def load(self) -> None:
+    def load(self, replaced: list[str]) -> None:
         """Load the rows and what was predicted before, so that a mistake in them ends the run before its first step.
 
-        Claims the folder for this model.
+        Claims the folder for this model, which is going to write the files `replaced`.
         """
         _ = self.rows
         _ = self.cache
         _ = self.polarity
-        open_run(self.output, self.provenance() | self.settings())
+        open_run(self.output, self.provenance() | self.settings(), replaced)
 
     def publish(self) -> None:
         """Let the default folder show this run; says where."""

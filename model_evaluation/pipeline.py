@@ -50,7 +50,7 @@ def run_single(step: Step, description: str) -> None:
 
 def run_step(step: Step, evaluation: Evaluation) -> None:
     """Run one step, with the model on what it needs."""
-    evaluation.load()
+    evaluation.load([step.file_name])
     predict_once(evaluation, step.required_texts(evaluation))
     print(step.run(evaluation))
     print(f"\n结果写在 {evaluation.output / step.file_name}")

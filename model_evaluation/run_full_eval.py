@@ -67,10 +67,10 @@ def main() -> int:
     start = time.perf_counter()
     print("正在载入……", flush=True)
     evaluation = Evaluation(config)
-    if config.steps != [ReportStep.name]:  # the report alone needs no model
-        evaluation.load()
-
     steps = [step() for step in STEPS if step.name in config.steps]
+    if config.steps != [ReportStep.name]:  # the report alone needs no model
+        evaluation.load([step.file_name for step in steps])
+
     seconds = run_steps(evaluation, steps)
 
     print(f"\n{overview(evaluation, steps, seconds)}")

@@ -101,7 +101,7 @@ def differing_settings(everyone: Sequence[Results]) -> dict[str, list[Any]]:
         known = [values for values in settings if values is not None]
         for name in sorted({name for values in known for name in values} - NO_MATTER):
             if len({json.dumps(values.get(name) or None) for values in known}) > 1:
-                found[prefix + name] = [values and values.get(name) for values in settings]
+                found[prefix + name] = [None if values is None else values.get(name) for values in settings]
     return found
 
 

@@ -5,7 +5,7 @@
         run.json  metrics.json  …  report.html  predictions.jsonl
       metrics.json  …  report.html         the files of the last run, hard links (`publish`)
 
-`--output_dir` writes into just that folder, which then belongs to one model (`open_run`).
+`--output_dir` writes into just that folder, in which no two models mix (`open_run`).
 """
 
 import hashlib
@@ -48,10 +48,10 @@ def adapter_name(model_path: str | Path) -> str:
     return ".".join(filter(None, ["_".join(parts) or output.name, number]))
 
 
-def open_run(folder: Path, record: dict[str, Any]) -> None:
-    """Write run.json; a `UserError` where the folder holds results of another model."""
-    model = record["model_fingerprint"]
-    others = [path.name for path in sorted(folder.glob("*.json")) if _model_of(path) not in (None, model)]
+def open_run(folder: Path, record: dict[str, Any], replaced: Iterable[str]) -> None:
+    """Write run.json; a `UserError` where results of another model would stay beside those that are `replaced`."""
+    staying = [path for path in sorted(folder.glob("*.json")) if path.name not in (RUN_FILE, *replaced)]
+    others = [path.name for path in staying if _model_of(path) not in (None, record["model_fingerprint"])]
     if others:
         raise UserError(
             f"{folder} 里有另一个模型的结果（{'、'.join(others)}），不会混在一起。换一个 --output_dir，"

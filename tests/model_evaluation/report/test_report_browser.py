@@ -11,7 +11,10 @@ import subprocess
 
 import pytest
 from report_inputs import HOSTILE, confidence_json, invented, metrics_json, write_inputs
+from small import run_main
 
+from model_evaluation import compare_runs
+from model_evaluation.metrics.ordinal import ordinal_metrics
 from model_evaluation.report_generator import write_report
 from runtime.atomic_files import write_json
 
@@ -103,6 +106,22 @@ def test_the_report_shows_and_fits(views, view):
 def test_a_hostile_review_is_only_text(views, view):
     assert views[view]["title"] == "情感分类评估报告"
     assert HOSTILE in views[view]["text"]
+
+
+def test_a_comparison_fits_as_well(tmp_path):
+    test = invented(200, 5, 1)
+    names = ["a" * 40 + "-ChnSentiCorp-validation-500-3f9a2c1b", "评论" * 20 + "-1", "short"]
+    for name in names:
+        test.save(tmp_path / name / "predictions.jsonl")
+        write_json(tmp_path / name / "metrics.json", metrics_json(test) | {"ordinal": ordinal_metrics(test)})
+        write_json(
+            tmp_path / name / "run.json", {"training": {"train_file": f"/home/{name}/data.csv", "seed": len(name)}}
+        )
+    folders = [tmp_path / name for name in names]
+    assert run_main(compare_runs.main, *folders, "--output_dir", tmp_path).returncode == 0
+    for found in measured(tmp_path / "comparison.html", tmp_path).values():
+        assert found["headings"] == ["哪几次", "准确率", "两两比较", "全部指标", "不同的设置"]
+        assert found["scrollWidth"] == found["width"] and found["beyond"] == [] and found["overlaps"] == []
 
 
 def test_missing_files_failures_and_many_classes_fit_a_phone(tmp_path):

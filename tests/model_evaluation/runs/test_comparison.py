@@ -109,10 +109,15 @@ def test_the_terminal_has_80_columns_and_the_page_the_same_figures(three, tmp_pa
 def test_labels_that_are_a_scale_have_their_figures_too(tmp_path):
     test = invented(200, classes=5)
     ordinal = ordinal_metrics(test)
-    folders = [write_run(tmp_path / "a", test, ordinal=ordinal), write_run(tmp_path / "b", test)]
+    settings = {"lora_r": 8, "train_file": "a.csv"}
+    folders = [write_run(tmp_path / "a", test, ordinal=ordinal), write_run(tmp_path / "b", test, settings)]
     said = compare(tmp_path / "out", *folders).stdout
     assert "二次加权 kappa" in said and f"{ordinal['mae']:.3f} (" in said
     page = Page((tmp_path / "out" / "comparison.html").read_text(encoding="utf-8"))
+    assert read(tmp_path / "out" / "comparison.json")["settings"] == {
+        "lora_r": [None, 8],
+        "train_file": [None, "a.csv"],
+    }
     values = [json.loads(about["value"]) for about, _ in page.figures]
     assert {ordinal["mae"], ordinal["quadratic_kappa"], *ordinal["intervals"]["within_one"]} <= set(values)
 

@@ -129,13 +129,19 @@ def test_a_folder_of_ones_own_belongs_to_one_model(here):
     assert evaluate("--output_dir", "mine", "--max_samples", 6).returncode == 0
     before = contents(here / "mine")
     train_again()
-    assert_one_message(evaluate("--output_dir", "mine"), "mine", "另一个模型", "metrics.json", "--output_dir")
+    refused = evaluate("--output_dir", "mine", steps="robustness")
+    assert_one_message(refused, "mine", "另一个模型", "metrics.json", "--output_dir")
     assert contents(here / "mine") == before
 
     # Also where only the result of a single step is left, without run.json.
     for name in before.keys() - {"metrics.json"}:
         (here / "mine" / name).unlink()
     assert_one_message(evaluate("--output_dir", "mine", steps="robustness"), "另一个模型", "metrics.json")
+    # What replaces every result of the other model mixes nothing.
+    assert evaluate("--output_dir", "mine", "--max_samples", 6).returncode == 0
+    written, other = read(here / "mine" / "metrics.json"), json.loads(before["metrics.json"])
+    assert written["model_fingerprint"] == read(here / "mine" / RUN_FILE)["model_fingerprint"]
+    assert written["model_fingerprint"] != other["model_fingerprint"]
 
 
 def test_run_json_says_how_the_run_was_made(here):
