@@ -11,35 +11,23 @@ again, and the same command after a kill does the parts that are missing; nothin
 
 import glob
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.command_line import ArgumentParser, help_text
 from configs.fields import AUTO, DTYPES
+from deployment.batch.ray_session import connected, results_of, rows_of
 from runtime.atomic_files import write_json
 from runtime.errors import UserError, differences, run_script
-from runtime.run_info import REPOSITORY
-from runtime.signals import interrupt_on_signals
 
 if TYPE_CHECKING:
-    from deployment.batch_parts import InputFile, Job
+    from deployment.batch.parts import InputFile, Job
 
 FORMATS = ("jsonl", "csv", "parquet")
 ON_BAD_ROWS = ("error", "skip")
 JOB_FILE = "job.json"
 READER_CPUS = 0.1  # of the share of a processor that reading takes beside predicting
-# Ray is quiet, sends nothing to anyone, and our progress bar is the only one.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-}  # fmt: skip
-# Ray's name for a node that listens on 127.0.0.1 alone, the default on other systems than Linux: whoever reaches its
-# ports can run programs.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def main() -> None:
@@ -52,12 +40,8 @@ def main() -> None:
     from modeling.adapter_folder import SentimentConfig
 
     SentimentConfig.load(args.model_path)  # a mistake in its name need not wait for Ray
-    with silent_libraries():
-        ray = connect(args.address)
-        try:
-            predict_files(ray, args, files, output)
-        finally:
-            ray.shutdown()
+    with connected(args.address) as ray:
+        predict_files(ray, args, files, output)
 
 
 def parse_args():
@@ -108,52 +92,12 @@ def input_files(patterns: list[str]) -> list[Path]:
     return [Path(name) for name in sorted(found)]
 
 
-@contextmanager
-def silent_libraries() -> Iterator[None]:
-    """Ray's C++ writes to the terminal whatever it is told; only what Python prints gets there from here on.
-
-    All that Ray has to say is in its own logs, /tmp/ray/session_latest/logs.
-    """
-    stderr, terminal = sys.stderr, os.dup(2)
-    if stderr is sys.__stderr__:
-        sys.stderr = open(terminal, "w", encoding=stderr.encoding, errors=stderr.errors, buffering=1, closefd=False)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        sys.stderr = stderr
-        os.close(terminal)
-
-
-def connect(address: str | None):
-    """The module `ray`, connected: to a cluster, or to processes of its own on this machine."""
-    os.environ.update(QUIET if address else QUIET | LOOPBACK)  # read when it is imported
-    try:
-        import ray
-    except ImportError:
-        raise UserError("还没有装 Ray：pip install -r requirements-deploy.txt（Python 3.11 或更新）") from None
-    # Its workers find this repository where it is not installed, as it lies here.
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": str(REPOSITORY), **QUIET}}}
-    if address is None:
-        options |= {"address": "local", "include_dashboard": False}
-    else:
-        options["address"] = address
-    try:
-        ray.init(logging_level="CRITICAL", log_to_driver=False, **options)
-    except ConnectionError as error:
-        raise UserError(f"--address：连不上 {address}（{error}）") from None
-    interrupt_on_signals()  # Ray has put its own handlers in their place
-    return ray
-
-
 def predict_files(ray, args, files: list[Path], output: Path) -> None:
     """All that is missing of `output`."""
     from tqdm import tqdm
 
     from data.labels import SHOWN_PROBLEMS
-    from deployment.batch_parts import Worker, look_through, read_parts
+    from deployment.batch.parts import Worker, look_through, read_parts
 
     # Look through all files first, so that a mistake in the last one does not come after hours.
     require_resources(ray.cluster_resources(), args)
@@ -173,52 +117,31 @@ def predict_files(ray, args, files: list[Path], output: Path) -> None:
 
     if bad:
         print(f"{total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
-    missing = [
-        (number, [part for part in range(one.parts) if not job.path(number, part).exists()])
-        for number, one in enumerate(found)
-    ]
-    left = sum(one.rows_of(part) for one, (_, parts) in zip(found, missing, strict=True) for part in parts)
-    with tqdm(total=total, initial=total - left, desc="预测", unit="条", leave=False) as bar:
-        if left:
+    items, done, written = [], 0, 0
+    for number, one in enumerate(found):
+        missing = []
+        for part, start in enumerate(range(0, one.rows, job.part_rows)):
+            written += 1
+            if job.path(number, part).exists():
+                done += min(job.part_rows, one.rows - start)
+            else:
+                missing.append(part)
+        if missing:
+            items.append({"file": number, "parts": missing})
+    with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
+        if items:
             context = ray.data.DataContext.get_current()
             context.target_max_block_size = 1  # a block for each part, or one worker would get those of a whole file
             context.enable_progress_bars = False
-            items = [{"file": number, "parts": parts} for number, parts in missing if parts]
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 read_parts, batch_size=1, fn_args=[job], num_cpus=READER_CPUS
             ).map_batches(
                 Worker, batch_size=1, fn_constructor_args=[job], num_cpus=job.cpus, num_gpus=args.gpus_per_worker,
                 compute=ray.data.ActorPoolStrategy(size=args.workers),
             )  # fmt: skip
-            for done in rows_of(ray, dataset):
-                bar.update(done["rows"])
-    print(f"{total:,} 行的结果写在 {output}（{sum(one.parts for one in found):,} 个文件）", file=sys.stderr)
-
-
-def results_of(ray, references: list) -> list:
-    """Results of remote calls; a `UserError` that one of them met is raised here as itself."""
-    try:
-        return ray.get(references)
-    except ray.exceptions.RayError as error:
-        raise user_error(error) from None
-
-
-def rows_of(ray, dataset) -> Iterator[dict[str, Any]]:
-    """The same for the rows of a data set, as they come."""
-    try:
-        yield from dataset.iter_rows()
-    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
-        raise user_error(error) from None
-
-
-def user_error(error: BaseException) -> BaseException:
-    """The mistake behind an error of Ray's; `error` itself where there is none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return UserError(str(cause))
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+            for answered in rows_of(ray, dataset):
+                bar.update(answered["rows"])
+    print(f"{total:,} 行的结果写在 {output}（{written:,} 个文件）", file=sys.stderr)
 
 
 def require_resources(there: dict[str, float], args) -> None:
@@ -229,36 +152,48 @@ def require_resources(there: dict[str, float], args) -> None:
             f"GPU 不够：--workers {args.workers} × --gpus_per_worker {args.gpus_per_worker:g} = {wanted:g}，"
             f"只有 {gpus:g} 个"
         )
+    if gpus and not wanted:
+        print("有 GPU，但没有用：加上 --gpus_per_worker 1（或分数）", file=sys.stderr)
 
 
 def plan(ray, args, files: list[Path], found: "list[InputFile]") -> "Job":
     """The job, where all files fit together."""
-    from deployment.batch_parts import Job, output_columns
+    from deployment.batch import parts
     from modeling.adapter_folder import SentimentConfig
     from modeling.devices import best_device
 
     # The precision is the same for all, whatever each worker would choose.
     if args.dtype == AUTO:
         asking = ray.remote(best_device).options(num_cpus=READER_CPUS, num_gpus=args.gpus_per_worker)
-        device = results_of(ray, [asking.remote()])[0] if args.gpus_per_worker else best_device()
-        args.dtype = device.bulk_dtype
+        args.dtype = results_of(ray, [asking.remote()])[0].bulk_dtype
 
     labels = SentimentConfig.load(args.model_path).labels
-    columns, types = output_columns(files, found, labels, one_table=args.format != "jsonl")
-    cpus, base = ray.cluster_resources()["CPU"], args.base_model_name
-    return Job(
-        names=[str(path) for path in files], paths=[str(path.resolve()) for path in files],
-        output=str(Path(args.output).resolve()), format=args.format, text_column=args.text_column,
-        columns=columns, types=types, model_path=str(Path(args.model_path).resolve()),
-        base_model_name=str(Path(base).resolve()) if base and Path(base).is_dir() else base, min_precision=args.min_precision, dtype=args.dtype,
+    columns, types = parts.output_columns(files, found, labels, one_table=args.format != "jsonl")
+    base = args.base_model_name
+    if base and Path(base).is_dir():
+        base = str(Path(base).resolve())
+    cpus = ray.cluster_resources()["CPU"]
+    return parts.Job(
+        names=[str(path) for path in files],
+        paths=[str(path.resolve()) for path in files],
+        states=[one.state for one in found],
+        part_rows=parts.PART_ROWS,
+        output=str(Path(args.output).resolve()),
+        format=args.format,
+        text_column=args.text_column,
+        columns=columns,
+        types=types,
+        model_path=str(Path(args.model_path).resolve()),
+        base_model_name=base,
+        min_precision=args.min_precision,
+        dtype=args.dtype,
         cpus=min(1, cpus / (2 * args.workers)),  # half is left to the readers, or Ray would wait for ever
         threads=max(1, int(cpus / args.workers)),
-    )  # fmt: skip
+    )
 
 
 def key_of(args, job: "Job", found: "list[InputFile]") -> dict[str, Any]:
     """Everything that the parts depend on, in words that a user understands."""
-    from deployment.batch_parts import PART_ROWS
     from modeling.adapter_folder import SentimentConfig
     from modeling.fingerprint import model_fingerprint
 
@@ -271,7 +206,7 @@ def key_of(args, job: "Job", found: "list[InputFile]") -> dict[str, Any]:
         "--min_precision": job.min_precision,
         "--dtype": job.dtype,
         "设备": "GPU" if args.gpus_per_worker else "CPU",
-        "每个结果文件的行数": PART_ROWS,
+        "每个结果文件的行数": job.part_rows,
     }
 
 

@@ -19,8 +19,11 @@ from data.labels import SHOWN_PROBLEMS, text_problem
 from data.sources.record_reader import BadRow, read_records
 from data.spreadsheet_csv import ENCODING, encode_answers, flatten
 from runtime.atomic_files import atomic_write, file_sha256
+from runtime.errors import UserError
 
-PART_ROWS = 1024  # enough to put texts of like length together, few enough to share a file out and to do again
+PART_ROWS = (
+    1024  # of a job: enough to put texts of like length together, few enough to share a file out and to do again
+)
 FILE, ROW, REASON = "file", "row", "reason"
 ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted")
 
@@ -29,18 +32,12 @@ ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "a
 class InputFile:
     """Facts about one input file: `rows`, how many of them are `bad`, the first problems, its other columns by type."""
 
+    state: tuple[int, int]  # size in bytes, time of the last change
     sha256: str
     rows: int
     bad: int
     problems: list[str]
     columns: dict[str, Any]  # name -> arrow type of a .parquet file, None for a text file
-
-    @property
-    def parts(self) -> int:
-        return -(-self.rows // PART_ROWS)
-
-    def rows_of(self, part: int) -> int:
-        return min(PART_ROWS, self.rows - part * PART_ROWS)
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,8 @@ class Job:
 
     names: list[str]  # of the input files, as the user gave them
     paths: list[str]  # the same, absolute
+    states: list[tuple[int, int]]
+    part_rows: int
     output: str
     format: str
     text_column: str
@@ -98,6 +97,7 @@ def problem_of(record: dict[str, Any] | BadRow, text_column: str) -> str | None:
 def look_through(name: str, text_column: str) -> InputFile:
     """Read a whole file once; `UserError` where it cannot be read at all or has no such column."""
     path = Path(name)
+    before = state_of(path)
     rows, bad, problems = 0, 0, []
     columns: dict[str, Any] = {}
     for record in records_of(path, text_column):
@@ -112,7 +112,7 @@ def look_through(name: str, text_column: str) -> InputFile:
     if path.suffix.lower() == ".parquet":
         types = parquet_columns(path)
         columns = {column: types[column] for column in columns}
-    return InputFile(file_sha256(path), rows, bad, problems, columns)
+    return InputFile(before, file_sha256(path), rows, bad, problems, columns)
 
 
 def output_columns(
@@ -127,11 +127,7 @@ def output_columns(
 
     for path, one in zip(files, found, strict=True):
         if one_table and one.columns != found[0].columns:
-            first, other = (
-                "、".join(name if kind is None else f"{name}（{kind}）" for name, kind in columns.items())
-                or "没有别的列"
-                for columns in (found[0].columns, one.columns)
-            )
+            first, other = (shown(columns) for columns in (found[0].columns, one.columns))
             raise UserError(
                 f"列不同：{files[0]} 有 {first}，{path} 有 {other}；"
                 "csv 和 parquet 的结果要各文件的列相同，请改用 --format jsonl，或分几次预测"
@@ -148,13 +144,27 @@ def output_columns(
     return columns, types
 
 
+def state_of(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def shown(columns: dict[str, Any]) -> str:
+    """Columns for a message, with their types where these are known."""
+    return "、".join(name if kind is None else f"{name}（{kind}）" for name, kind in columns.items()) or "没有别的列"
+
+
 def read_parts(batch: dict[str, Any], job: Job) -> Iterator[dict[str, Any]]:
     """The missing parts of one input file, each as a row that holds its records pickled."""
     (file,), (parts,) = batch["file"], batch["parts"]
-    records = records_of(Path(job.paths[file]), job.text_column)
+    path = Path(job.paths[file])
+    records = records_of(path, job.text_column)
     wanted = set(parts.tolist())
     for part in range(max(wanted) + 1):
-        found = list(islice(records, PART_ROWS))
+        found = list(islice(records, job.part_rows))
+        if state_of(path) != job.states[file]:
+            raise UserError(f"{path} 在预测过程中被改动了；请换一个 --output 重新运行")
         if part in wanted:
             yield {"file": [file], "part": [part], "records": [pickle.dumps(found)]}
 
@@ -183,15 +193,18 @@ class Worker:
         """A row of the output for each of the input: where it stands, its other columns, the answer, or why none."""
         job, column = self.job, self.job.text_column
         problems = [problem_of(record, column) for record in records]
-        texts = [record[column] for record, problem in zip(records, problems, strict=True) if problem is None]
+        texts = []
+        for record, problem in zip(records, problems, strict=True):
+            if problem is None and not isinstance(record, BadRow):
+                texts.append(record[column])
         answers = iter(self.predictor.predict_batch(texts))
-        none = {"label": None, "label_id": None, "confidence": None}
+        none: dict[str, Any] = {"label": None, "label_id": None, "confidence": None}
         none["probabilities"] = dict.fromkeys(self.predictor.labels)
         if job.min_precision is not None:
             none["accepted"] = None
         rows = []
-        for number, (record, problem) in enumerate(zip(records, problems, strict=True), start=part * PART_ROWS + 1):
-            values = record if isinstance(record, dict) else {}
+        for number, (record, problem) in enumerate(zip(records, problems, strict=True), start=part * job.part_rows + 1):
+            values = {} if isinstance(record, BadRow) else record
             row = {FILE: job.names[file], ROW: number}
             row |= {new: carried(values.get(old)) for old, new in job.columns.items()}
             row |= next(answers) if problem is None else {"text": carried(values.get(column)), **none}
