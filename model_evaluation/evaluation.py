@@ -16,13 +16,13 @@ import numpy as np
 from configs.evaluation_config import DEFAULT_OUTPUT, ZERO_SHOT_OUTPUT, EvaluationConfig, MetricsConfig, StepConfig
 from configs.fields import AUTO
 from configs.training_config import DataConfig
-from data.corrections import corrected
+from data.audit.corrections import corrected
 from data.data_loader import fingerprints, load_splits
 from data.dataset import LABEL_NAMES, Rows, stratified_sample
-from data.label_map import read_label_map
 from data.labels import given_labels, named_sentiments
 from data.polarity import Polarity, polarity_of
 from data.seen_texts import seen_mask
+from data.sources.label_map import read_label_map
 from data.sources.review_files import read_labelled_file
 from model_evaluation.runs.folders import adapter_name, open_run, publish, run_name
 from modeling.adapter_folder import RUN_INFO, SentimentConfig, read_object, read_run_info

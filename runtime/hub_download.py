@@ -55,8 +55,8 @@ def fetch(
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    from runtime.hugging_face_download import fetch_from_hugging_face
-    from runtime.modelscope_download import fetch_from_modelscope
+    from runtime.hubs.hugging_face import fetch_from_hugging_face
+    from runtime.hubs.modelscope import fetch_from_modelscope
 
     what = f"{CHINESE_KIND[kind]} {name}"
     try:

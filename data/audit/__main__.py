@@ -78,7 +78,7 @@ def main() -> None:
 
 def require_unfilled(table: Path) -> None:
     """A `UserError` where a person has written into the table that is going to be replaced."""
-    from data.corrections import is_filled
+    from data.audit.corrections import is_filled
     from data.sources.record_reader import BadRow, read_records
 
     if not table.exists():

@@ -20,7 +20,7 @@ from data.preprocessing import clean_text, text_hash
 from data.spreadsheet_csv import write_csv
 from runtime.atomic_files import atomic_write
 
-# Of the table; `action` and `new_label` are for a person to fill in (`data.corrections`).
+# Of the table; `action` and `new_label` are for a person to fill in (`data.audit.corrections`).
 COLUMNS = (
     "split", "file", "where", "text", "label", "suggested_label", "action", "new_label", "score", "copies",
 )  # fmt: skip

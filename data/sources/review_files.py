@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.dataset import LABEL_NAMES, RawReview, Rows
-from data.label_map import mapped_reviews
 from data.labels import labelled_rows, sound_reviews, text_problem
+from data.sources.label_map import mapped_reviews
 from data.sources.record_reader import NUL, BadRow, read_records, require_file, text_lines
 
 

@@ -15,7 +15,7 @@ import train
 from configs.evaluation_config import StepConfig
 from configs.training_config import DataConfig
 from data.audit import __main__ as audit
-from data.corrections import corrected
+from data.audit.corrections import corrected
 from data.data_loader import load_splits
 from data.dataset import Rows
 from data.preprocessing import text_hash

@@ -27,9 +27,10 @@ import eval as evaluate
 import train
 from configs.export_config import ExportConfig
 from configs.fields import ConfigError
-from deployment import export, exporting
-from deployment.answer_check import HOSTILE_TEXTS, ask_in_batches, example_client, pipeline_client
-from deployment.exporting import require_equal
+from deployment import export
+from deployment.exports import exporting
+from deployment.exports.answer_check import HOSTILE_TEXTS, ask_in_batches, example_client, pipeline_client
+from deployment.exports.exporting import require_equal
 from inference import SentimentPredictor
 from modeling.devices import Device
 from runtime.errors import UserError

@@ -7,7 +7,7 @@ from loopback_uploads import UploadHub
 from small import assert_one_message, change_json, make_small_adapter, run_main
 
 from deployment import export
-from deployment.hub_upload import push
+from deployment.exports.hub_upload import push
 from runtime.errors import UserError
 
 FLAGS = {"hub": "--push_to_hub", "modelscope": "--push_to_modelscope"}

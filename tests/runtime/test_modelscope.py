@@ -95,7 +95,7 @@ def test_a_model_arrives_whole_and_without_code_or_pickles(hub, root):
 
 
 def test_a_data_set_arrives_in_pages_and_is_read_by_the_same_rules(hub, root, client):
-    client.setattr("runtime.modelscope_download.PAGE_SIZE", 2)
+    client.setattr("runtime.hubs.modelscope.PAGE_SIZE", 2)
     folder, _ = get(DATASET, kind="dataset")
     assert not files_in(folder) & {"load.py"} and len(files_in(folder)) == 4
     splits = load_hub_dataset(DATASET, hub="modelscope")
@@ -259,7 +259,7 @@ def test_an_answer_that_is_no_listing(hub, client):
 
 
 def test_a_hub_that_never_answers(hub, client):
-    client.setattr("runtime.modelscope_download.PROBE_SECONDS", 0.2)
+    client.setattr("runtime.hubs.modelscope.PROBE_SECONDS", 0.2)
     hub.delay = 300
     with pytest.raises(UserError, match=hub.url):
         get()

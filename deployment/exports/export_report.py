@@ -4,7 +4,7 @@ import unicodedata
 from typing import Any
 
 from configs.training_config import LABEL_SCORING
-from deployment.answer_check import PRECISE, largest_difference
+from deployment.exports.answer_check import PRECISE, largest_difference
 from modeling.model_card import card
 
 LIBRARIES = {"merged": "transformers", "onnx": "onnx", "openvino": "openvino"}

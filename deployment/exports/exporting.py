@@ -17,7 +17,7 @@ from configs.training_config import DataConfig
 from data.data_loader import load_splits
 from data.dataset import Rows, stratified_sample
 from data.sources.review_files import read_labelled_file
-from deployment.answer_check import (
+from deployment.exports.answer_check import (
     HOSTILE_TEXTS,
     PRECISE,
     ask_in_batches,
@@ -27,10 +27,10 @@ from deployment.answer_check import (
     pipeline_client,
     timed,
 )
-from deployment.export_report import describe, export_card
-from deployment.graph_folder import write_example, write_onnx, write_openvino
-from deployment.hub_upload import push, require_tokens
-from deployment.merged_folder import as_classifier, require_exportable, write_settings, write_weights
+from deployment.exports.export_report import describe, export_card
+from deployment.exports.graph_folder import write_example, write_onnx, write_openvino
+from deployment.exports.hub_upload import push, require_tokens
+from deployment.exports.merged_folder import as_classifier, require_exportable, write_settings, write_weights
 from modeling.adapter_folder import RUN_INFO, SentimentConfig, read_object, require_adapter
 from modeling.devices import Device, best_device
 from modeling.fingerprint import model_fingerprint
