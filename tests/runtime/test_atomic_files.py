@@ -173,7 +173,7 @@ def test_outputs_are_written_through_atomic_files(tmp_path):
     """These alone write for themselves: into a folder that has no final name yet, or what is no output."""
     known = {
         "runtime/atomic_files.py", "data/seen_texts.py", "training/callbacks.py", "runtime/file_lock.py",
-        "model_evaluation/report/svg.py", "modeling/adapter_folder.py", "deployment/batch_predict.py",
+        "model_evaluation/report/svg.py", "modeling/adapter_folder.py", "deployment/batch/ray_session.py",
         "deployment/exports/exporting.py", "deployment/exports/graph_folder.py", "deployment/exports/merged_folder.py",
         "tiny_base/pretrain.py", "runtime/errors.py", "benchmarks/predict_load.py", "benchmarks/process_memory.py",
     }  # fmt: skip
