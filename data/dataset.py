@@ -19,6 +19,7 @@ class RawReview:
     text: Any = None
     label: Any = None
     problem: str | None = None
+    to_end: bool = False  # the problem may have swallowed the rows that follow
     others: Mapping[str, Any] = field(default_factory=dict)  # its other columns, where they are asked for
 
 

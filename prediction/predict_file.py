@@ -117,6 +117,10 @@ def _look_through(source: Path, text_column: str, encoding: str | None, *, skip:
     if skip:
         total = bad = 0
         for review in reviews():
+            if review.to_end:
+                raise UserError(
+                    f"{source} {review.where}：{review.problem}；后面的行都混在里面，不能只跳过这一行，请改正"
+                )
             total += 1
             bad += _problem_of(review, text_column) is not None
         if bad == total:

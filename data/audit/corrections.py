@@ -12,7 +12,7 @@ as the audit writes them, play no part.
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.dataset import Rows
 from data.labels import label_id, label_problem, text_problem
@@ -44,7 +44,11 @@ class Correction(NamedTuple):
 
 def is_filled(record: Mapping) -> bool:
     """True where a person has written something into a line of the table."""
-    return any(str(record.get(column) or "").strip() for column in ("action", "new_label"))
+    return any(_written(record.get(column)) for column in ("action", "new_label"))
+
+
+def _written(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def corrected(splits: Mapping[str, Rows], path: Path, *, whole: bool = True) -> tuple[dict[str, Rows], str]:
@@ -107,8 +111,8 @@ def _filled_lines(path: Path, names: list[str]) -> Iterator[Correction | str]:
         if not is_filled(record):
             continue
         text, label, new_label = (record.get(name) for name in ("text", "label", "new_label"))
-        action = ACTIONS.get(str(record.get("action") or "").strip().lower())
-        has_label = bool(str("" if new_label is None else new_label).strip())
+        action = ACTIONS.get(_written(record.get("action")).lower())
+        has_label = bool(_written(new_label))
         problem = text_problem(text, "text") or label_problem(label, "label", names)
         if action is None:
             problem = problem or f"action 应为 drop、keep、relabel 之一或空着，得到 {record['action']!r:.40}"

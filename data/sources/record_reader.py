@@ -33,7 +33,11 @@ NUL = "有 NUL 字节：这不是文本，或者是不带标记的 UTF-16 编码
 
 
 class BadRow(ValueError):
-    """Why one row cannot be used."""
+    """The reason why one row cannot be used; with `to_end` the rows that follow may be lost in it."""
+
+    def __init__(self, reason: str, to_end: bool = False):
+        super().__init__(reason)
+        self.to_end = to_end
 
 
 Record = tuple[str, dict[str, Any] | BadRow]  # (where it stands, e.g. "第 3 行", column -> value)
@@ -149,7 +153,8 @@ def _csv_rows(path: Path, encoding: str | None) -> Iterator[tuple[str, list[str]
         except StopIteration:
             return
         except csv.Error as error:
-            yield where, BadRow(_csv_fault(str(error)))
+            swallowed = "field limit" in str(error) or "unexpected end" in str(error)
+            yield where, BadRow(_csv_fault(str(error)), to_end=swallowed)
             continue
         if any("\0" in cell for cell in row):
             yield where, BadRow(NUL)

@@ -66,7 +66,7 @@ def read_reviews(
     advice = f"用 {' 和 '.join(columns)} 指定列名"
     for where, record in read_records(path, set(columns.values()), encoding, every=others, advice=advice):
         if isinstance(record, BadRow):
-            yield RawReview(where, problem=str(record))
+            yield RawReview(where, problem=str(record), to_end=record.to_end)
             continue
         # A .jsonl row need not have the columns that another has.
         missing = [(flag, column) for flag, column in columns.items() if column not in record]

@@ -47,6 +47,11 @@ def test_lines_put_labels_right_or_take_rows_out_wherever_they_stand(tmp_path):
     assert SPLITS["train"].labels == [1, 0, 1, 0, 1]
 
 
+def test_a_new_label_that_is_the_number_0_counts(tmp_path):
+    path = write_jsonl(tmp_path / "t.jsonl", [{"text": "很好", "label": 1, "new_label": 0}])
+    assert corrected(SPLITS, path)[0]["train"].labels == [0, 0, 0, 0, 1]
+
+
 def test_a_table_that_nobody_has_filled_in_changes_nothing(tmp_path):
     splits, note = apply(tmp_path, HEADER + "train,a,第 2 行,没有这条,正面,负面,,,0.1,1\n")
     assert splits == SPLITS and "改标 0 行，删去 0 行" in note

@@ -130,6 +130,12 @@ def test_rows_that_no_table_can_have_are_skipped_with_the_reason(tmp_path):
     assert [row["店铺"] for row in read_csv(tmp_path / "out.csv")] == ["[1]", "", "", "{}", ""]
 
 
+def test_a_quotation_mark_that_swallows_the_rest_is_no_row_to_skip(tmp_path):
+    (tmp_path / "a.csv").write_text('评论\n很好\n"没有收尾\n很差\n一般\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"第 3 行：从这里起引号没有配对.*不能只跳过这一行"):
+        stub_predict(tmp_path / "a.csv", tmp_path / "out.csv", on_bad_rows="skip")
+
+
 def test_a_file_of_nothing_but_bad_rows_is_refused(plain_adapter, tmp_path):
     (tmp_path / "a.txt").write_text("\u200b\n\0\n", encoding="utf-8")
     flags = ["--model_path", plain_adapter, "--input", tmp_path / "a.txt", "--on_bad_rows", "skip"]
