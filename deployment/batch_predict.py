@@ -133,6 +133,7 @@ def predict_files(ray, args, files: list[Path], output: Path) -> None:
             context = ray.data.DataContext.get_current()
             context.target_max_block_size = 1  # a block for each part, or one worker would get those of a whole file
             context.enable_progress_bars = False
+            context.raise_original_map_exception = True  # ours too
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 read_parts, batch_size=1, fn_args=[job], num_cpus=READER_CPUS
             ).map_batches(

@@ -9,6 +9,7 @@ import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -173,15 +174,18 @@ class Worker:
     """A process that has loaded the model; it answers parts and writes them."""
 
     def __init__(self, job: Job):
+        self.job = job
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The model, loaded with the first part: a fault then comes back as itself, and not as the end of an actor."""
         import torch
 
         from prediction.predictor import SentimentPredictor
 
-        self.job = job
+        job = self.job
         torch.set_num_threads(job.threads)
-        self.predictor = SentimentPredictor(
-            job.base_model_name, job.model_path, min_precision=job.min_precision, dtype=job.dtype
-        )
+        return SentimentPredictor(job.base_model_name, job.model_path, min_precision=job.min_precision, dtype=job.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         (file,), (part,), (pickled,) = batch["file"], batch["part"], batch["records"]

@@ -72,23 +72,18 @@ def results_of(ray, references: list) -> list:
     """Results of remote calls; a `UserError` that one of them met is raised here as itself."""
     try:
         return ray.get(references)
-    except ray.exceptions.RayError as error:
-        raise user_error(error) from None
+    except ray.exceptions.RayTaskError as error:
+        raise mistake_or(error) from None
 
 
 def rows_of(ray, dataset) -> Iterator[dict[str, Any]]:
     """The same for the rows of a data set, as they come."""
     try:
         yield from dataset.iter_rows()
-    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
-        raise user_error(error) from None
+    except ray.exceptions.RayTaskError as error:
+        raise mistake_or(error) from None
 
 
-def user_error(error: BaseException) -> BaseException:
-    """The mistake behind an error of Ray's; `error` itself where there is none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return UserError(str(cause))
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+def mistake_or(error: Any) -> BaseException:
+    """The user's mistake that Ray has wrapped; `error` itself where it is none."""
+    return UserError(str(error.cause)) if isinstance(error.cause, UserError) else error
