@@ -134,6 +134,7 @@ def _metadata(sentiment, settings: dict[str, Any], library: str, measured: dict[
             results.append(
                 EvalResult(
                     task_type="text-classification", dataset_type=hub_data, dataset_name=f"{data} {title}",
+                    dataset_split=title,
                     metric_type=key, metric_name=f"{name}（{metrics['n']:,} 条{interval}）",
                     metric_value=round(metrics[key], 4),
                 )

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from configs.fields import AUTO
 from data.preprocessing import clean_text, encode_texts
-from modeling.adapter_folder import DEFAULT_ADAPTER
+from modeling.adapter_folder import ADAPTER, DEFAULT_ADAPTER, model_kind
 from modeling.batching import predict_logits
 from modeling.devices import Device, best_device
 from modeling.model_folder import load_model
@@ -61,6 +61,9 @@ class SentimentPredictor:
             quantize=quantize,
             device=(device or best_device()).asked_for(dtype),
         )
+        # The base without adapter, a folder or the hub's name: an exported model holds it no more.
+        is_adapter = model_kind(lora_path) == ADAPTER
+        self.base = self.model.config.name_or_path if is_adapter else self.config.base_model
         self.labels, self.shared = self.config.labels, shared
         self.threshold = None if min_precision is None else self._threshold_for(min_precision)
 

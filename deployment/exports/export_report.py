@@ -43,8 +43,13 @@ def describe(report: dict[str, Any]) -> str:
     return text
 
 
-def export_card(sentiment, info: dict[str, Any], report: dict[str, Any], measured: dict[str, Any] | None) -> str:
-    """The README.md of an exported folder; arguments as for `modeling.model_card.card`."""
+def export_card(
+    sentiment, info: dict[str, Any], report: dict[str, Any], longest: int, measured: dict[str, Any] | None
+) -> str:
+    """The README.md of an exported folder; arguments as for `modeling.model_card.card`.
+
+    `longest` is the number of tokens that the model reads, prompt included.
+    """
     kind = report["format"]
     library = LIBRARIES[kind]
     code = MERGED_LINES if kind == "merged" else GRAPH_LINES.format(library="onnxruntime" if kind == "onnx" else kind)
@@ -57,10 +62,9 @@ def export_card(sentiment, info: dict[str, Any], report: dict[str, Any], measure
     if sentiment.head == LABEL_SCORING:
         notes.append(f"提示词 {sentiment.prompt_template!r} 由分词器加在评论前后，不要自己再加。")
     if kind == "merged":
-        longest = "config.json 的 sentiment.max_length 加提示词，即 tokenizer_config.json 的 model_max_length"
         notes.append(
-            "vLLM：`vllm serve . --runner pooling --convert classify --dtype float32`，"
-            f"请求里写 `truncate_prompt_tokens: -1`（截到 {longest}）；不写，太长的评论会被拒绝（HTTP 400）。"
+            f"vLLM：`vllm serve . --runner pooling --convert classify --dtype float32 --max-model-len {longest}`，"
+            "每个请求写 `truncate_prompt_tokens: -1`（太长的评论截到这个长度；不写则被拒绝，HTTP 400）。"
         )
     if sentiment.thresholds:
         pairs = "，".join(f"{target} → {value:.4f}" for target, value in sorted(sentiment.thresholds.items()))

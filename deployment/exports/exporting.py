@@ -111,7 +111,9 @@ def export_model(config: ExportConfig, source: Path, output: Path, measured: dic
         require_equal(config, report)
         write_json(folder / REPORT, report)
         info = read_object(source / RUN_INFO) if (source / RUN_INFO).is_file() else {}
-        (folder / "README.md").write_text(export_card(sentiment, info, report, measured), encoding="utf-8")
+        longest = read_object(folder / "tokenizer_config.json")["model_max_length"]
+        card = export_card(sentiment, info, report, longest, measured)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     return report
 
 

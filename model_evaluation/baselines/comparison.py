@@ -90,7 +90,7 @@ def task_of_adapter(
     config = predictor.config
 
     def load_base() -> tuple[Any, Any]:
-        return load_causal_base(predictor.model.config.name_or_path, quantize=config.quantization == "nf4")
+        return load_causal_base(predictor.base, quantize=config.quantization == "nf4")
 
     return Task(
         train=train_rows,
@@ -137,15 +137,17 @@ def baseline_entry(
     }
 
 
-def training_cost(model_path: str | Path) -> tuple[int, float | None]:
+def training_cost(model_path: str | Path) -> tuple[int | None, float | None]:
     """(LoRA and head parameters in the adapter file, seconds of the run that wrote it or None if it says none).
 
-    The seconds include the run's evaluations.
+    The seconds include the run's evaluations. In an exported model nothing tells which parameters were trained: None.
     """
     from safetensors import safe_open
 
-    from modeling.adapter_folder import read_run_info
+    from modeling.adapter_folder import ADAPTER, model_kind, read_run_info
 
+    if model_kind(model_path) != ADAPTER:
+        return None, read_run_info(model_path).get("seconds")
     with safe_open(Path(model_path) / "adapter_model.safetensors", framework="numpy") as file:
         parameters = sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
     return parameters, read_run_info(model_path).get("seconds")

@@ -32,6 +32,8 @@ from deployment.exports import exporting
 from deployment.exports.answer_check import HOSTILE_TEXTS, ask_in_batches, example_client, pipeline_client
 from deployment.exports.exporting import require_equal
 from inference import SentimentPredictor
+from model_evaluation import run_full_eval
+from modeling.adapter_folder import SentimentConfig
 from modeling.devices import Device
 from runtime.errors import UserError
 
@@ -99,6 +101,21 @@ def test_the_commands_take_the_exported_folder(exported, tmp_path):
     assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["n"] == 20
     refused = run_main(train.main, "--init_adapter", folder, "--train_file", "a.csv", "--output_dir", tmp_path / "new")
     assert_one_message(refused, "导出的模型", "lora_adapter")
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+def test_a_whole_evaluation_takes_the_exported_folder(exported, tmp_path):
+    """With the base that the adapter had, and thresholds of its own."""
+    folder = shutil.copytree(exported[1], tmp_path / "exported")
+    result = run_main(
+        run_full_eval.main, "--model_path", folder, "--output_dir", tmp_path / "out", "--steps", "confidence,baselines",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads((tmp_path / "out" / "baseline_comparison.json").read_text(encoding="utf-8"))
+    assert found["fine_tuned_model"]["trained_parameters"] is None and found["baseline_model"]["accuracy"] >= 0
+    analysis = json.loads((tmp_path / "out" / "confidence_analysis.json").read_text(encoding="utf-8"))
+    assert SentimentConfig.load(folder).temperature == analysis["temperature"]
+    assert ask(folder).returncode == 0
 
 
 def test_a_prediction_of_a_file_can_be_resumed_with_the_exported_folder(exported, tmp_path):

@@ -73,7 +73,8 @@ def test_a_refusal_is_told_and_the_folder_stays(kind, status, words, hub, folder
 
 @pytest.mark.parametrize("kind", FLAGS)
 def test_a_hub_that_cannot_be_reached_is_told(kind, hub, folder, monkeypatch):
-    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)  # modelscope-hub tries again for 16 s
+    monkeypatch.setattr("modelscope_hub._openapi.API_MAX_RETRIES", 1)  # else it goes on for 16 s
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)
     hub.__exit__()
     with pytest.raises(UserError, match=f"{FLAGS[kind]}.*连不上 {hub.url}.*可以以后再传"):
         push_to(kind, folder)

@@ -56,10 +56,8 @@ def test_the_default_command_trains_on_the_hubs_model_and_reviews(first_run):
     assert any("Qwen/Qwen2.5-1.5B" in path for path in asked) and any(
         "lansinuote/ChnSentiCorp" in path for path in asked
     )
-    assert (
-        json.loads((output / "lora_adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
-        == "Qwen/Qwen2.5-1.5B"
-    )
+    peft_config = json.loads((output / "lora_adapter" / "adapter_config.json").read_text())
+    assert (peft_config["base_model_name_or_path"], peft_config["revision"]) == ("Qwen/Qwen2.5-1.5B", commit)
 
 
 def test_a_warm_cache_serves_when_the_hub_is_gone(first_run, tmp_path):
