@@ -53,7 +53,16 @@ def main() -> None:
         print(json.dumps(results[-1]), flush=True)
     means = {name: statistics.mean(result[name] for result in results) for name in ("zero_shot", "adapter")}
     print(f"mean of {len(results)} splits: zero-shot {means['zero_shot']:.1%}, {args.head} {means['adapter']:.1%}")
-    write_json(args.output, {"flags": FLAGS, "learning_rate": args.learning_rate, "results": results, "means": means, "environment": environment()})
+    write_json(
+        args.output,
+        {
+            "flags": FLAGS,
+            "learning_rate": args.learning_rate,
+            "results": results,
+            "means": means,
+            "environment": environment(),
+        },
+    )
 
 
 def split_rows(folder: Path, split: int) -> dict[str, int]:
