@@ -65,6 +65,24 @@ def describe(result: dict) -> Iterator[str]:
         else:
             alone = f", one text {row['latency_p50_ms']:.1f} ms" if "latency_p50_ms" in row else ""
             yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
+    for row in result.get("load", ()):
+        yield (
+            f"{row['clients']:4} clients, {row['texts_per_request']:3} texts each: {row['texts_per_second']:9,.1f} texts/s, "
+            f"{row['ratio']:.2f} of predict_batch, p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
+        )
+    if overload := result.get("overload"):
+        yield f"{overload['clients']} clients at once: " + ", ".join(f"{k} {v}" for k, v in overload["answers"].items())
+    if memory := result.get("memory"):
+        yield (
+            f"{memory['requests']:,} requests: resident memory {memory['begin_mib']} MiB after a tenth, "
+            f"{memory['end_mib']} MiB at the end"
+        )
+    if faith := result.get("faithfulness"):
+        for row in faith:
+            yield (
+                f"deleting {row['share']:.0%} of the words: answer's probability falls by {row['top_drop']:.3f} for the "
+                f"top words, {row['random_drop']:.3f} for random ones"
+            )
     for row in result.get("measured", ()):
         peak = f"{row['peak_bytes'] / GB:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
         held = "" if row.get("pieces") == row.get("pieces_in_the_end") else ", but memory ran out once"

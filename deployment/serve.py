@@ -61,11 +61,10 @@ def main() -> None:
         from deployment.web import mount_page
 
         delete_uploads = mount_page(app, service, args.marks_file, log_texts=args.log_texts)
-    server = GracefulServer(app, service)
     address, port = listening.getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-    page = "" if args.no_page else f"网页 http://{shown}:{port}/，"
-    print(f"在 http://{shown}:{port} 上服务：{page}接口说明 http://{shown}:{port}/docs；Ctrl-C 停止", flush=True)
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    page = "" if args.no_page else f"网页 {url}/，"
+    server = GracefulServer(app, service, f"在 {url} 上服务：{page}接口说明 {url}/docs；Ctrl-C 停止")
     if key is None and args.host not in LOOPBACK:
         print(f"注意：没有密钥，能连到这台机器的人都能用。设 --api_key_file 或环境变量 {KEY_VARIABLE}", file=sys.stderr)
     try:

@@ -50,7 +50,8 @@ class PatientProtocol(H11Protocol):
 class GracefulServer(uvicorn.Server):
     """After a first Ctrl-C or SIGTERM new requests get 503, those taken are finished; a second one ends at once."""
 
-    def __init__(self, app: Callable, state: ServiceState):
+    def __init__(self, app: Callable, state: ServiceState, announcement: str | None = None):
+        """`announcement` is printed when the server can be reached."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -63,7 +64,13 @@ class GracefulServer(uvicorn.Server):
                 timeout_graceful_shutdown=STREAM_SECONDS,
             )
         )
-        self.state = state
+        self.state, self.announcement = state, announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self.announcement:
+            print(self.announcement, flush=True)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Note the signal; `on_tick` does the rest."""

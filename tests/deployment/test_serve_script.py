@@ -30,10 +30,12 @@ def test_help_is_quick_and_shows_commands():
 def test_a_real_server_answers_and_ends_in_good_order(plain_adapter, tmp_path):
     (tmp_path / "key").write_text(f"{KEY}\n")
     command = [sys.executable, "deployment/serve.py", "--model_path", str(plain_adapter), "--port", "0", "--no_page"]
-    process = subprocess.Popen(
-        [*command, "--api_key_file", str(tmp_path / "key")], cwd=REPOSITORY, text=True, encoding="utf-8",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONUTF8": "1", "PYTHONVERBOSE": ""},
-    )  # fmt: skip
+    with open(tmp_path / "err", "w") as err_file:  # a pipe would be full before anybody reads it
+        process = subprocess.Popen(
+            [*command, "--api_key_file", str(tmp_path / "key")], cwd=REPOSITORY, text=True, encoding="utf-8",
+            stdout=subprocess.PIPE, stderr=err_file,
+            env=os.environ | {"PYTHONUTF8": "1", "PYTHONPROFILEIMPORTTIME": "1"},
+        )  # fmt: skip
     try:
         url = re.search(r"http://[\d.:]+", process.stdout.readline())[0]
         with httpx.Client(base_url=url, timeout=60) as client:
@@ -43,12 +45,14 @@ def test_a_real_server_answers_and_ends_in_good_order(plain_adapter, tmp_path):
             assert client.get("/info").json()["model"] == str(plain_adapter)
             assert client.post("/classify", json={"input": "很好"}).json()["data"][0]["num_classes"] == 2
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
+    err = (tmp_path / "err").read_text(encoding="utf-8")
     assert process.returncode == 0, err
     assert "停止" in err and "Traceback" not in err and "很好" not in err and KEY not in out + err
     assert "POST /classify 200" in err
+    assert "fastapi" in err and "gradio" not in err  # imports are in it; a server without a page does without Gradio
 
 
 @pytest.mark.parametrize(
