@@ -67,8 +67,8 @@ def describe(result: dict) -> Iterator[str]:
             yield f"{row['variant']:14} {row['texts_per_second']:10,.1f} texts/s, ours {row['ratio']:5.2f} times{alone}"
     for row in result.get("load", ()):
         yield (
-            f"{row['clients']:4} clients, {row['texts_per_request']:3} texts each: {row['texts_per_second']:9,.1f} texts/s, "
-            f"{row['ratio']:.2f} of predict_batch, p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
+            f"{row['clients']:4} clients, {row['texts_per_request']:3} texts each: "
+            f"{row['texts_per_second']:9,.1f} texts/s, {row['ratio']:.2f} of predict_batch, p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
         )
     if overload := result.get("overload"):
         yield f"{overload['clients']} clients at once: " + ", ".join(f"{k} {v}" for k, v in overload["answers"].items())
@@ -104,10 +104,9 @@ def describe(result: dict) -> Iterator[str]:
         how = f"Ray, {row['ray_workers']} workers" if row.get("ray_workers") else "inference.py --input"
         yield f"{row['rows']:,} rows, {row['dtype']}, {how}: {row['reviews_per_second']:,} reviews/s"
     for row in result.get("engines", ()):
-        yield (
-            f"{row['variant']:24} {row['texts_per_second']:6.2f} texts/s, {row['ratio']:5.2f} times torch bf16, "
-            f"peak {row['peak_gb']:.1f} GB"
-        )
+        memory = f", peak {row['peak_bytes'] / GB:.1f} GB" if row["peak_bytes"] else ""
+        ratio = f"{row['ratio']:5.2f} times torch bf16"
+        yield f"{row['variant']:14} {row['texts_per_second']:7.2f} texts/s, {ratio}{memory}"
     if counts := result.get("counts"):
         yield ", ".join(f"{key} {value:,}" for key, value in counts.items())
 
