@@ -1,15 +1,18 @@
 """The benchmarks run as scripts do, on a throwaway shape; their figures are for quiet machines."""
 
+import argparse
 import importlib.util
 import json
 import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from small import REPOSITORY
 
 from configs.lora_config import LoraSettings
+from modeling.devices import Device
 
 FOLDER = REPOSITORY / "benchmarks"
 
@@ -82,3 +85,25 @@ def test_random_weights_have_the_shape_and_the_way_of_a_real_model(small_base, s
          .named_parameters()} for base in (small_base, folder)
     ]  # fmt: skip
     assert shapes[0] == shapes[1]
+
+
+def test_prediction_speed_shows_bf16_beside_the_default(benchmark, small_base, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling.devices.best_device", lambda: Device("cpu", True))
+    result = benchmark(
+        "predict_speed", "--model_name", small_base, "--reviews", 6, "--repeats", 1, "--single", 2,
+        output=tmp_path / "speed.json",
+    )  # fmt: skip
+    assert [row["variant"] for row in result["variants"]][:2] == ["ours", "ours bfloat16"]
+    assert 0 < result["answers"]["ours bfloat16"]["max_probability_difference"] < 0.05
+    assert "ours against the pipeline at its best" in capsys.readouterr().out
+
+
+def test_a_graph_with_8_bit_weights_answers_nearly_as_torch_does(small_base, monkeypatch):
+    pytest.importorskip("nncf")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from weight_bits import TORCH, measure
+
+    arguments = argparse.Namespace(model_name=str(small_base), reviews=6, repeats=1)
+    exact, eight = (np.array(measure(name, arguments)["logits"]) for name in (TORCH, "openvino int8"))
+    np.testing.assert_allclose(eight, exact, atol=0.1 * np.abs(exact).max())
+    assert not np.array_equal(eight, exact)
