@@ -68,7 +68,8 @@ def describe(result: dict) -> Iterator[str]:
     for row in result.get("load", ()):
         yield (
             f"{row['clients']:4} clients, {row['texts_per_request']:3} texts each: "
-            f"{row['texts_per_second']:9,.1f} texts/s, {row['ratio']:.2f} of predict_batch, p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
+            f"{row['texts_per_second']:9,.1f} texts/s, {row['ratio']:.2f} of predict_batch, "
+            f"p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms"
         )
     if overload := result.get("overload"):
         yield f"{overload['clients']} clients at once: " + ", ".join(f"{k} {v}" for k, v in overload["answers"].items())
@@ -80,8 +81,8 @@ def describe(result: dict) -> Iterator[str]:
     if faith := result.get("faithfulness"):
         for row in faith:
             yield (
-                f"deleting {row['share']:.0%} of the words: answer's probability falls by {row['top_drop']:.3f} for the "
-                f"top words, {row['random_drop']:.3f} for random ones"
+                f"deleting {row['share']:.0%} of the words: answer's probability falls by {row['top_drop']:.3f} "
+                f"for the top words, {row['random_drop']:.3f} for random ones"
             )
     for row in result.get("measured", ()):
         peak = f"{row['peak_bytes'] / GB:5.2f} GB" if "peak_bytes" in row else f"failed {row['failed']}"
