@@ -28,7 +28,7 @@ import train
 from configs.export_config import ExportConfig
 from configs.fields import ConfigError
 from deployment import export
-from deployment.exports import exporting
+from deployment.exports import exporting, graph_folder, merged_folder
 from deployment.exports.answer_check import HOSTILE_TEXTS, ask_in_batches, example_client, pipeline_client
 from deployment.exports.exporting import require_equal
 from inference import SentimentPredictor
@@ -179,6 +179,24 @@ def test_eight_bit_weights_answer_without_torch_and_say_what_they_cost(kind, cal
     assert alone.returncode == 0, alone.stderr
     answers = SentimentPredictor(lora_path=folder).predict_batch(TEXTS[:3])
     assert alone.stdout.splitlines() == [f"{a['label']} {a['confidence']:.1%} {a['text']}" for a in answers]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "second_file"),
+    [
+        ("merged", (), "model.safetensors.index.json"),
+        ("onnx", ("--int8", "--max_accuracy_loss", "20"), "model.onnx.data"),
+        ("openvino", (), "openvino_model.bin"),
+    ],
+)
+def test_a_model_too_large_for_one_file_lies_in_several(kind, flags, second_file, calibrated, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_folder, "PROTOBUF_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(merged_folder, "SHARD_SIZE", "100KB")
+    folder = tmp_path / "large"
+    result = run_main(export.main, "--model_path", calibrated, "--output_dir", folder, "--format", kind, *flags)
+    assert result.returncode == 0, result.stderr
+    assert (folder / second_file).is_file()
+    assert ask(folder).returncode == 0
 
 
 def eight_bit_numbers(folder) -> int:
