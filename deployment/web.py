@@ -116,14 +116,16 @@ class Page:
 
 
 def told(error: Exception, path: Path | None = None) -> str:
-    """What a user is told: her own mistakes in their words, one line, and of ours only that there was one."""
+    """What a user is told: her own mistakes in full, and of ours only that there was one."""
     if not isinstance(error, (UserError, ValueError, QueueFull, Stopping)):
         log_failure(error)
         return "服务器内部出错，已记在它的日志里"
     message = str(error)
     if path is not None:
-        message = message.replace(str(path), path.name).replace("；用 --text_column 指定列名", "；请另选一列")
-    return message
+        message = message.replace(str(path), path.name)
+    # Advice about flags is for who types commands.
+    lines = message.splitlines()
+    return "\n".join("；".join(part for part in line.split("；") if "--" not in part) for line in lines)
 
 
 def build_page(page: Page) -> gr.Blocks:
