@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMATS = ("jsonl", "csv", "parquet")
 ON_BAD_ROWS = ("error", "skip")
 JOB_FILE = "job.json"
-READER_CPUS = 0.1  # of the share of a processor that reading takes beside predicting
+READER_CPUS = 0.1  # as Ray counts them: reading takes little beside predicting
 
 
 def main() -> None:
@@ -117,23 +117,13 @@ def predict_files(ray, args, files: list[Path], output: Path) -> None:
 
     if bad:
         print(f"{total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
-    items, done, written = [], 0, 0
-    for number, one in enumerate(found):
-        missing = []
-        for part, start in enumerate(range(0, one.rows, job.part_rows)):
-            written += 1
-            if job.path(number, part).exists():
-                done += min(job.part_rows, one.rows - start)
-            else:
-                missing.append(part)
-        if missing:
-            items.append({"file": number, "parts": missing})
+    items, done = missing_parts(job, found)
     with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
         if items:
             context = ray.data.DataContext.get_current()
             context.target_max_block_size = 1  # a block for each part, or one worker would get those of a whole file
             context.enable_progress_bars = False
-            context.raise_original_map_exception = True  # ours too
+            context.raise_original_map_exception = True  # a user's mistake comes back as itself
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 read_parts, batch_size=1, fn_args=[job], num_cpus=READER_CPUS
             ).map_batches(
@@ -142,7 +132,22 @@ def predict_files(ray, args, files: list[Path], output: Path) -> None:
             )  # fmt: skip
             for answered in rows_of(ray, dataset):
                 bar.update(answered["rows"])
-    print(f"{total:,} 行的结果写在 {output}（{written:,} 个文件）", file=sys.stderr)
+    print(f"{total:,} 行的结果写在 {output}（{len(list(output.glob('part-*'))):,} 个文件）", file=sys.stderr)
+
+
+def missing_parts(job: "Job", found: "list[InputFile]") -> tuple[list[dict[str, Any]], int]:
+    """(an item for each file with parts that are not there, rows of those that are)."""
+    items, done = [], 0
+    for number, one in enumerate(found):
+        missing = []
+        for part, start in enumerate(range(0, one.rows, job.part_rows)):
+            if job.path(number, part).exists():
+                done += min(job.part_rows, one.rows - start)
+            else:
+                missing.append(part)
+        if missing:
+            items.append({"file": number, "parts": missing})
+    return items, done
 
 
 def require_resources(there: dict[str, float], args) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,18 @@ QUIET = {
 # Ray's name for a node that listens on 127.0.0.1 alone, the default on other systems than Linux: whoever reaches its
 # ports can run programs.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+CONNECT_SECONDS = 10
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
     """The module `ray`, connected to a cluster, or to processes of its own on this machine, which end with this."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit():  # Ray would try for minutes
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise UserError(f"--address：连不上 {address}（{error.strerror or error}）") from None
     os.environ.update(QUIET if address else QUIET | LOOPBACK)  # read when it is imported
     try:
         import ray

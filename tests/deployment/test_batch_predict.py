@@ -105,7 +105,7 @@ def test_killed_gone_on_with_and_a_worker_lost_it_gives_what_inference_gives(
     assert 0 < len(kept) < 15
 
     # The same command again; as soon as it has written a part, one of its workers dies.
-    killed = []
+    killed, deadline = [], time.monotonic() + 240
 
     def kill_a_worker():
         while not killed and time.monotonic() < deadline:
@@ -184,3 +184,8 @@ def test_mistakes_are_met_before_anything_is_computed(predict, reviews, adapter_
     # What only a worker can find out: weights that do not fit the base.
     change_json(adapter_copy / "adapter_config.json", r=3)
     assert_one_message(predict(reviews / "c.parquet", output, "--model_path", adapter_copy), "装不到基座")
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(plain_adapter, reviews, tmp_path):
+    flags = ["--input", reviews / "*", "--output", tmp_path / "out", "--address", "127.0.0.1:1"]
+    assert_one_message(run_main(batch_predict.main, "--model_path", plain_adapter, *flags), "--address", "127.0.0.1:1")
