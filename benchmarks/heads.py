@@ -28,7 +28,7 @@ from runtime.atomic_files import atomic_write, write_json
 from runtime.run_info import REPOSITORY, environment
 
 HEADS = {
-    "classifier": [],
+    "classifier": ["--head", "classifier"],
     "label_scoring": ["--head", "label_scoring"],
     "label_scoring_lm": ["--head", "label_scoring", "--label_loss", "lm"],
 }

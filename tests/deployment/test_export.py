@@ -352,4 +352,4 @@ def test_help_answers_without_heavy_imports():
     assert "    python deployment/export.py --" in result.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert not imported & {"torch", "transformers", "onnxruntime", "openvino", "scipy"}
-    assert (REPOSITORY / "deployment" / "examples" / "predict.py").is_file()
+    assert (REPOSITORY / "deployment" / "exports" / "examples" / "predict.py").is_file()

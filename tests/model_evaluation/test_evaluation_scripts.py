@@ -244,7 +244,7 @@ def test_the_fingerprint_follows_the_weights_and_not_the_calibration(own_adapter
 
 def test_what_was_predicted_in_another_precision_is_not_used(own_adapter):
     fingerprints = [
-        Evaluation(StepConfig(model_path=str(own_adapter), dtype=dtype)).fingerprint()
+        Evaluation(StepConfig(model_path=str(own_adapter), dtype=dtype)).fingerprint
         for dtype in ("auto", "float32", "bfloat16")
     ]
     assert fingerprints[0] == model_fingerprint(own_adapter) and len(set(fingerprints)) == 3

@@ -79,7 +79,7 @@ def test_every_row_of_the_users_table_is_a_row_of_the_output(plain_adapter, tmp_
         for row in range(2, 42):
             book.active.cell(row, 3).data_type = "s"
         book.save(source)
-    flags = ["--model_path", plain_adapter, "--input", source, "--text_column", "评论"]
+    flags = ["--model_path", plain_adapter, "--input", source, "--text_column", "评论", "--dtype", "float32"]
     refused = run_main(inference.main, *flags, "--output", tmp_path / "out.csv")
     assert_one_message(refused, source.name, "第 7 行：评论", "第 13 行", "第 19 行", "--on_bad_rows skip")
     assert not (tmp_path / "out.csv").exists()
