@@ -69,7 +69,8 @@ def main() -> None:
     print(f"\n32 clients reach {at_32:.2f} of predict_batch; {CROWD} at once: {overload['answers']}; memory: {memory}")
     if overload["answers"].keys() - {"200", "429"}:
         raise SystemExit("not every client of the crowd got 200 or 429")
-    result = {"arguments": vars(args), "predict_batch": alone, "load": load, "overload": overload, "memory": memory}
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    result = {"arguments": arguments, "predict_batch": alone, "load": load, "overload": overload, "memory": memory}
     write_json(args.output, result | {"environment": environment()})
 
 

@@ -107,3 +107,30 @@ def test_a_graph_with_8_bit_weights_answers_nearly_as_torch_does(small_base, mon
     exact, eight = (np.array(measure(name, arguments)["logits"]) for name in (TORCH, "openvino int8"))
     np.testing.assert_allclose(eight, exact, atol=0.1 * np.abs(exact).max())
     assert not np.array_equal(eight, exact)
+
+
+def test_faithfulness_compares_marked_words_with_random_ones(benchmark, adapter, tmp_path, capsys):
+    result = benchmark(
+        "explanation_faithfulness", "--model_path", adapter, "--rows", 24, output=tmp_path / "faithfulness.json"
+    )
+    rows = result["faithfulness"]
+    assert [row["share"] for row in rows] == [0.1, 0.2, 0.5] and 0 < result["reviews"] <= 24
+    for row in rows:
+        assert row["difference"] == pytest.approx(row["top_drop"] - row["random_drop"])
+        assert row["difference_95"][0] <= row["difference"] <= row["difference_95"][1]
+    assert f"{result['reviews']} held-out reviews" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_load_is_measured_on_a_real_server(benchmark, adapter, tmp_path):
+    pytest.importorskip("fastapi_offline")
+    result = benchmark(
+        "serve_load", "--model_path", adapter, "--texts", 48, "--single", 4, "--requests", 80,
+        output=tmp_path / "load.json",
+    )  # fmt: skip
+    assert [(row["texts_per_request"], row["clients"]) for row in result["load"]] == [
+        (size, clients) for size in (1, 16) for clients in (1, 8, 32)
+    ]
+    assert all(row["ratio"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["load"])
+    assert sum(result["overload"]["answers"].values()) == 500 and result["overload"]["answers"].keys() <= {"200", "429"}
+    assert result["memory"]["requests"] == 80
