@@ -62,9 +62,9 @@ class LastToken(nn.Module):
 def predictor_of(variant: str, folder: str, tokenizer) -> Callable[[list[list[int]]], np.ndarray]:
     """(N rows of token ids) -> logits (N, C), computed by this variant."""
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if variant == TORCH else torch.float32
-    model = load_base(folder, tokenizer, labels=LABEL_NAMES, quantize=False, dtype=dtype, device=Device("cpu", True))
-    model = for_serving(model, Device("cpu", True), quantize=False)
+    device = Device("cpu", True, torch.bfloat16)
+    model = load_base(folder, tokenizer, labels=LABEL_NAMES, quantize=False, dtype=torch.bfloat16, device=device)
+    model = for_serving(model, device, quantize=False)
     if variant == TORCH:
         model.set_attn_implementation("eager")  # as modeling/lora.py serves it
         return lambda rows: predict_logits(model, rows, tokenizer.pad_token_id)
