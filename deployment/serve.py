@@ -47,6 +47,7 @@ def main() -> None:
     from prediction.predictor import SentimentPredictor
 
     predictor = SentimentPredictor(args.base_model_name, args.model_path, min_precision=args.min_precision)
+    predictor.predict("预热")  # what is imported and allocated on first use; the first client should not wait for it
     app, service = build_app(
         predictor,
         args.served_model_name or args.model_path,
