@@ -95,7 +95,7 @@ def test_killed_gone_on_with_and_a_worker_lost_it_gives_what_inference_gives(
     flags = ["--input", pattern, "--output", str(output), "--workers", "2", "--dtype", "float32"]
     flags += ["--model_path", str(plain_adapter)]
     process = subprocess.Popen([sys.executable, "-c", code, *flags], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(output.glob("part-*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -105,7 +105,7 @@ def test_killed_gone_on_with_and_a_worker_lost_it_gives_what_inference_gives(
     assert 0 < len(kept) < 15
 
     # The same command again; as soon as it has written a part, one of its workers dies.
-    killed, deadline = [], time.monotonic() + 240
+    killed, deadline = [], time.monotonic() + 600
 
     def kill_a_worker():
         while not killed and time.monotonic() < deadline:
