@@ -122,7 +122,7 @@ def parse_args():
     parser.add_argument(
         "--dtype", choices=DTYPES, default=AUTO,
         help="计算的精度（默认 auto：GPU 上和大基座用 bfloat16，其余 float32；"
-        "CPU 直接会算 bfloat16 的，--input 也用它，快约两倍半，个别回答不同）",
+        "CPU 直接会算 bfloat16 的，--input 也用它，更快，个别回答可能不同）",
     )  # fmt: skip
     parser.add_argument("--merge", action="store_true", default=True, help="把 LoRA 并入基座，预测更快（默认）")
     parser.add_argument("--no_merge", dest="merge", action="store_false", help="LoRA 与基座分开计算")
