@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import math
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,28 @@ SEPARATORS = ("\t", "\r", "\n")
 BYTE_ORDER_MARK = "\ufeff"  # without it Excel shows Chinese as noise
 # Half a surrogate pair, which no encoding has, is written as \udxxx: in JSON that is just what it is.
 ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted", "reason")
+
+
+def output_names(others: Sequence[str], labels: Iterable[str], more: Iterable[str] = ()) -> dict[str, str]:
+    """Column of the input -> its name in the output: the same, or input_… where an answer, or `more`, has that name."""
+    taken = {*more, *ANSWER_COLUMNS, *(f"probability_{label}" for label in labels)}
+    names = {}
+    for name in others:
+        new = name
+        while new in taken or (new != name and new in others):
+            new = f"input_{new}"
+        names[name] = new
+        taken.add(new)
+    return names
+
+
+def carried(value: Any) -> Any:
+    """A value of the input as JSON can have it; times, decimals and bytes of a .parquet file become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, bool, int, float, list, dict)) else str(value)
 
 
 def spreadsheet_text(text: str) -> str:

@@ -8,23 +8,22 @@ wherever a run was killed and taken up again. Every row of the input is a row of
 input's other columns; with `on_bad_rows="skip"` one that cannot be predicted has no answer but a `reason`.
 """
 
-import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data.dataset import RawReview
-from data.labels import sound_reviews, text_problem
+from data.labels import sound_reviews
 from data.sources.record_reader import require_file
-from data.sources.review_files import read_input
-from data.spreadsheet_csv import encode_answers
+from data.sources.review_files import prediction_problem, read_input, refuse_swallowed_rows
+from data.spreadsheet_csv import carried, encode_answers, output_names
 from modeling.engines import GraphEngine
-from prediction.predictor import SentimentPredictor
+from prediction.predictor import SentimentPredictor, no_answer
 from prediction.resumable_file import PartialFile
-from runtime.atomic_files import file_sha256
+from runtime.atomic_files import file_sha256, file_state
 from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError
 from runtime.processes import is_main
@@ -32,7 +31,6 @@ from runtime.processes import is_main
 CHUNK = 4096  # enough to put texts of like length together, a few megabytes of answers
 OUTPUT_TYPES = (".jsonl", ".csv")
 ERROR, SKIP = ON_BAD_ROWS = ("error", "skip")
-ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted", "reason")
 MOST_COLUMNS = 1000  # in a .jsonl file every row may bring new ones
 
 
@@ -56,9 +54,9 @@ def predict_file(
     from tqdm import tqdm
 
     check_target(source, target)
-    before = _state(source)
+    before = file_state(source)
     total, bad, others = _look_through(source, text_column, encoding, skip=on_bad_rows == SKIP)
-    columns = _output_names(others, predictor.labels)
+    columns = output_names(others, predictor.labels)
     if is_main():
         _say_what_differs(source, columns, bad, total)
     key = partial_key(predictor, source, target, text_column, model)
@@ -67,19 +65,19 @@ def predict_file(
         done = broadcast_from_main(partial and partial.rows)
         with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
             for chunk in chunks(islice(read_input(source, text_column, encoding), done, None), CHUNK):
-                problems = [_problem_of(review, text_column) for review in chunk]
+                problems = [prediction_problem(review, text_column) for review in chunk]
                 texts = [review.text for review, problem in zip(chunk, problems, strict=True) if problem is None]
                 answers = iter(predictor.predict_batch(texts, progress=total > CHUNK))
                 rows = []
                 for review, problem in zip(chunk, problems, strict=True):
-                    row = {new: _carried(review.others.get(name)) for name, new in columns.items()}
-                    row |= next(answers) if problem is None else _no_answer(predictor, review.text)
+                    row = {new: carried(review.others.get(name)) for name, new in columns.items()}
+                    row |= next(answers) if problem is None else no_answer(predictor, review.text)
                     rows.append(row | ({"reason": problem} if on_bad_rows == SKIP else {}))
                 if partial:
                     partial.append(encode_answers(rows, target.suffix, first=done == 0), len(chunk))
                 done += len(chunk)
                 bar.update(len(chunk))
-        if _state(source) != before or done != total:
+        if file_state(source) != before or done != total:
             raise UserError(f"{source} 在预测过程中被改动了，没有写 {target}；请重新运行（不加 --resume）")
         if partial:
             partial.finish()
@@ -117,35 +115,17 @@ def _look_through(source: Path, text_column: str, encoding: str | None, *, skip:
     if skip:
         total = bad = 0
         for review in reviews():
-            if review.to_end:
-                raise UserError(
-                    f"{source} {review.where}：{review.problem}；后面的行都混在里面，不能只跳过这一行，请改正"
-                )
+            refuse_swallowed_rows(source, review)
             total += 1
-            bad += _problem_of(review, text_column) is not None
+            bad += prediction_problem(review, text_column) is not None
         if bad == total:
             raise UserError(f"{source} 里没有一行能预测（共 {total:,} 行）；去掉 --on_bad_rows {SKIP} 可看到原因")
         return total, bad, list(names)
     advice = f"请改正；或加 --on_bad_rows {SKIP}，跳过它们，照样预测其余的行"
-    total = sum(1 for _ in sound_reviews(reviews(), str(source), lambda one: _problem_of(one, text_column), advice))
+    total = sum(
+        1 for _ in sound_reviews(reviews(), str(source), lambda one: prediction_problem(one, text_column), advice)
+    )
     return total, 0, list(names)
-
-
-def _problem_of(review: RawReview, text_column: str) -> str | None:
-    return review.problem or text_problem(review.text, text_column)
-
-
-def _output_names(others: list[str], labels: Sequence[str]) -> dict[str, str]:
-    """Column of the input -> its name in the output: the same, or input_… where an answer has that name."""
-    taken = {*ANSWER_COLUMNS, *(f"probability_{label}" for label in labels)}
-    names = {}
-    for name in others:
-        new = name
-        while new in taken or (new != name and new in others):
-            new = f"input_{new}"
-        names[name] = new
-        taken.add(new)
-    return names
 
 
 def _say_what_differs(source: Path, columns: dict[str, str], bad: int, total: int) -> None:
@@ -154,20 +134,6 @@ def _say_what_differs(source: Path, columns: dict[str, str], bad: int, total: in
         print(f"{source} 有与结果同名的列：{renamed}", file=sys.stderr)
     if bad:
         print(f"{source} 的 {total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
-
-
-def _no_answer(predictor: SentimentPredictor, text: Any) -> dict[str, Any]:
-    """An answer's keys, empty but for the text."""
-    answer = {"text": text, "label": None, "label_id": None, "confidence": None}
-    answer["probabilities"] = dict.fromkeys(predictor.labels)
-    return answer if predictor.threshold is None else answer | {"accepted": None}
-
-
-def _carried(value: Any) -> Any:
-    """A value of the input as JSON can have it; times, decimals and bytes of a .parquet file become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, bool, int, float, list, dict)) else str(value)
 
 
 def partial_key(
@@ -194,8 +160,3 @@ def computation(model) -> dict[str, Any]:
     parameter = next(model.parameters())
     merged = not any("lora" in name for name, _ in model.named_modules())
     return {"--merge": merged, "设备": f"{parameter.device.type} {parameter.dtype}"}
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns

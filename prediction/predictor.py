@@ -128,3 +128,10 @@ class SentimentPredictor:
                 f"换一个目标，或用更多验证评论重新训练、再运行 {evaluate}"
             )
         raise UserError(f"--min_precision：评估时没有为 {min_precision} 选阈值（{usable}）；可选 0.95、0.97、0.99")
+
+
+def no_answer(predictor: SentimentPredictor, text: Any) -> dict[str, Any]:
+    """The keys of an answer for what cannot be predicted, all empty but the text."""
+    answer = {"text": text, "label": None, "label_id": None, "confidence": None}
+    answer["probabilities"] = dict.fromkeys(predictor.labels)
+    return answer if predictor.threshold is None else answer | {"accepted": None}

@@ -186,6 +186,12 @@ def clean_leftovers(folder: Path, prefix: str = ".", older_than: float = 0.0) ->
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change, in nanoseconds: the same while nobody has written to the file."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, read in pieces: a checkpoint may be larger than memory allows."""
     digest = hashlib.sha256()

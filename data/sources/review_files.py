@@ -13,6 +13,7 @@ from data.dataset import LABEL_NAMES, RawReview, Rows
 from data.labels import labelled_rows, sound_reviews, text_problem
 from data.sources.label_map import mapped_reviews
 from data.sources.record_reader import NUL, BadRow, read_records, require_file, text_lines
+from runtime.errors import UserError
 
 
 def read_labelled_file(
@@ -79,6 +80,17 @@ def read_reviews(
         else:
             label = None if label_column is None else record[label_column]
             yield RawReview(where, record[text_column], label, others=rest)
+
+
+def prediction_problem(review: RawReview, text_column: str) -> str | None:
+    """The reason why a row cannot be predicted."""
+    return review.problem or text_problem(review.text, text_column)
+
+
+def refuse_swallowed_rows(path: Path, review: RawReview) -> None:
+    """A `UserError` for a bad row that may hold the rows behind it, which would be lost with it if it were skipped."""
+    if review.to_end:
+        raise UserError(f"{path} {review.where}：{review.problem}；后面的行都混在里面，不能只跳过这一行，请改正")
 
 
 def _txt(path: Path, encoding: str | None) -> Iterator[RawReview]:

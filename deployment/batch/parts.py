@@ -5,7 +5,6 @@ Everything here runs in processes of other machines too, which get no more than 
 
 import io
 import json
-import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from data.labels import SHOWN_PROBLEMS, text_problem
-from data.sources.record_reader import BadRow, read_records
-from data.spreadsheet_csv import ENCODING, encode_answers, flatten
-from runtime.atomic_files import atomic_write, file_sha256
+from data.dataset import RawReview
+from data.labels import SHOWN_PROBLEMS
+from data.sources.record_reader import require_file
+from data.sources.review_files import prediction_problem, read_reviews, refuse_swallowed_rows
+from data.spreadsheet_csv import ENCODING, carried, encode_answers, flatten, output_names
+from runtime.atomic_files import atomic_write, file_sha256, file_state
 from runtime.errors import UserError
 
-PART_ROWS = (
-    1024  # of a job: enough to put texts of like length together, few enough to share a file out and to do again
-)
+# Of a job: enough to put texts of like length together, few enough to share a file out and to do again.
+PART_ROWS = 1024
 FILE, ROW, REASON = "file", "row", "reason"
-ANSWER_COLUMNS = ("text", "label", "label_id", "confidence", "probabilities", "accepted")
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,6 @@ class Job:
         return Path(self.output) / f"part-{file:05}-{part:06}.{self.format}"
 
 
-def records_of(path: Path, text_column: str) -> Iterator[dict[str, Any] | BadRow]:
-    """Every row with all its columns."""
-    columns = {text_column}
-    if path.suffix.lower() == ".parquet":
-        columns |= set(parquet_columns(path))
-    return (record for _, record in read_records(path, columns))
-
-
 def parquet_columns(path: Path) -> dict[str, Any]:
     """Name -> arrow type; none for a file that the reader will refuse."""
     import pyarrow
@@ -86,30 +77,22 @@ def parquet_columns(path: Path) -> dict[str, Any]:
     return dict(zip(schema.names, schema.types, strict=True))
 
 
-def problem_of(record: dict[str, Any] | BadRow, text_column: str) -> str | None:
-    """The reason why a row cannot be predicted."""
-    if isinstance(record, BadRow):
-        return str(record)
-    if text_column not in record:
-        return f"没有 {text_column} 列（有 {'、'.join(map(str, record)) or '无'}）"
-    return text_problem(record[text_column], text_column)
-
-
 def look_through(name: str, text_column: str) -> InputFile:
     """Read a whole file once; `UserError` where it cannot be read at all or has no such column."""
     path = Path(name)
-    before = state_of(path)
+    require_file(path)
+    before = file_state(path)
     rows, bad, problems = 0, 0, []
     columns: dict[str, Any] = {}
-    for record in records_of(path, text_column):
+    for review in read_reviews(path, text_column, others=True):
+        refuse_swallowed_rows(path, review)
         rows += 1
-        if isinstance(record, dict) and not columns.keys() >= record.keys():
-            columns |= dict.fromkeys(record)
-        if problem := problem_of(record, text_column):
+        if not columns.keys() >= review.others.keys():
+            columns |= dict.fromkeys(review.others)
+        if problem := prediction_problem(review, text_column):
             bad += 1
             if bad <= SHOWN_PROBLEMS:
                 problems.append(f"第 {rows} 条：{problem}")
-    columns.pop(text_column, None)
     if path.suffix.lower() == ".parquet":
         types = parquet_columns(path)
         columns = {column: types[column] for column in columns}
@@ -133,22 +116,12 @@ def output_columns(
                 f"列不同：{files[0]} 有 {first}，{path} 有 {other}；"
                 "csv 和 parquet 的结果要各文件的列相同，请改用 --format jsonl，或分几次预测"
             )
-    taken = {FILE, ROW, REASON, *ANSWER_COLUMNS, *(f"probability_{label}" for label in labels)}
-    columns, types = {}, {}
-    for name, kind in {name: kind for one in found for name, kind in one.columns.items()}.items():
-        new = name
-        while new in taken:
-            new = f"input_{new}"
-        taken.add(new)
+    kinds = {name: kind for one in found for name, kind in one.columns.items()}
+    columns, types = output_names(list(kinds), labels, more=(FILE, ROW)), {}
+    for name, kind in kinds.items():
         number = kind is not None and pyarrow.types.is_primitive(kind) and not pyarrow.types.is_temporal(kind)
-        columns[name], types[new] = new, kind if number else pyarrow.string()
+        types[columns[name]] = kind if number else pyarrow.string()
     return columns, types
-
-
-def state_of(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def shown(columns: dict[str, Any]) -> str:
@@ -157,17 +130,17 @@ def shown(columns: dict[str, Any]) -> str:
 
 
 def read_parts(batch: dict[str, Any], job: Job) -> Iterator[dict[str, Any]]:
-    """The missing parts of one input file, each as a row that holds its records pickled."""
+    """The missing parts of one input file, each as a row that holds its reviews pickled."""
     (file,), (parts,) = batch["file"], batch["parts"]
     path = Path(job.paths[file])
-    records = records_of(path, job.text_column)
+    reviews = read_reviews(path, job.text_column, others=True)
     wanted = set(parts.tolist())
     for part in range(max(wanted) + 1):
-        found = list(islice(records, job.part_rows))
-        if state_of(path) != job.states[file]:
+        found = list(islice(reviews, job.part_rows))
+        if file_state(path) != job.states[file]:
             raise UserError(f"{path} 在预测过程中被改动了；请换一个 --output 重新运行")
         if part in wanted:
-            yield {"file": [file], "part": [part], "records": [pickle.dumps(found)]}
+            yield {"file": [file], "part": [part], "reviews": [pickle.dumps(found)]}
 
 
 class Worker:
@@ -188,30 +161,24 @@ class Worker:
         return SentimentPredictor(job.base_model_name, job.model_path, min_precision=job.min_precision, dtype=job.dtype)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        (file,), (part,), (pickled,) = batch["file"], batch["part"], batch["records"]
+        (file,), (part,), (pickled,) = batch["file"], batch["part"], batch["reviews"]
         rows = self.answer(int(file), int(part), pickle.loads(pickled))
         self.write(self.job.path(int(file), int(part)), rows)
         return {"rows": np.array([len(rows)])}
 
-    def answer(self, file: int, part: int, records: list[dict[str, Any] | BadRow]) -> list[dict[str, Any]]:
+    def answer(self, file: int, part: int, reviews: list[RawReview]) -> list[dict[str, Any]]:
         """A row of the output for each of the input: where it stands, its other columns, the answer, or why none."""
-        job, column = self.job, self.job.text_column
-        problems = [problem_of(record, column) for record in records]
-        texts = []
-        for record, problem in zip(records, problems, strict=True):
-            if problem is None and not isinstance(record, BadRow):
-                texts.append(record[column])
+        from prediction.predictor import no_answer
+
+        job = self.job
+        problems = [prediction_problem(review, job.text_column) for review in reviews]
+        texts = [review.text for review, problem in zip(reviews, problems, strict=True) if problem is None]
         answers = iter(self.predictor.predict_batch(texts))
-        none: dict[str, Any] = {"label": None, "label_id": None, "confidence": None}
-        none["probabilities"] = dict.fromkeys(self.predictor.labels)
-        if job.min_precision is not None:
-            none["accepted"] = None
         rows = []
-        for number, (record, problem) in enumerate(zip(records, problems, strict=True), start=part * job.part_rows + 1):
-            values = {} if isinstance(record, BadRow) else record
+        for number, (review, problem) in enumerate(zip(reviews, problems, strict=True), start=part * job.part_rows + 1):
             row = {FILE: job.names[file], ROW: number}
-            row |= {new: carried(values.get(old)) for old, new in job.columns.items()}
-            row |= next(answers) if problem is None else {"text": carried(values.get(column)), **none}
+            row |= {new: carried(review.others.get(old)) for old, new in job.columns.items()}
+            row |= next(answers) if problem is None else no_answer(self.predictor, carried(review.text))
             rows.append(row | {REASON: problem})
         return rows
 
@@ -223,13 +190,6 @@ class Worker:
             data = encode_answers(rows, path.suffix, first=True)
         with atomic_write(path, "wb") as file:
             file.write(data)
-
-
-def carried(value: Any) -> Any:
-    """A value of the input as JSON can have it; times, decimals and bytes of a .parquet file become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, bool, int, float, list, dict)) else str(value)
 
 
 def parquet_bytes(rows: list[dict[str, Any]], types: dict[str, Any]) -> bytes:

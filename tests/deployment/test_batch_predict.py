@@ -21,6 +21,7 @@ from small import REPOSITORY, assert_one_message, change_json, run_main, small_r
 import inference
 from deployment import batch_predict
 from deployment.batch import parts, ray_session
+from runtime.errors import UserError
 
 # Not by importing it: what Ray is to be like is set before.
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
@@ -184,6 +185,13 @@ def test_mistakes_are_met_before_anything_is_computed(predict, reviews, adapter_
     # What only a worker can find out: weights that do not fit the base.
     change_json(adapter_copy / "adapter_config.json", r=3)
     assert_one_message(predict(reviews / "c.parquet", output, "--model_path", adapter_copy), "装不到基座")
+
+
+def test_a_quotation_mark_without_its_partner_is_not_skipped_as_one_row(tmp_path):
+    source = tmp_path / "a.csv"
+    source.write_text('text\n好\n"没有收尾\n很好\n不错\n', encoding="utf-8")
+    with pytest.raises(UserError, match="后面的行都混在里面"):
+        parts.look_through(str(source), "text")
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(plain_adapter, reviews, tmp_path):
