@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from modeling.devices import Device, best_device
+from modeling.devices import EAGER_ATTENTION_TOKENS, Device, best_device
 from modeling.label_scoring import as_label_scorer, label_word_ids
 from runtime.atomic_files import file_sha256
 from runtime.errors import UserError, first_line, is_out_of_memory
@@ -184,13 +184,13 @@ def load_scoring_base(
     return as_label_scorer(model, token_ids)
 
 
-def load_merged(folder: str, tokenizer, *, labels: list[str], device: Device):
+def load_merged(folder: str, tokenizer, *, labels: list[str], max_length: int, device: Device):
     """A classifier with its adapter merged into it, as `deployment/export.py` writes it, ready to answer."""
     model = load_base(
         folder, tokenizer, labels=labels, quantize=False, dtype=torch.float32, device=device, new_head=False
     )
     model.get_decoder().to(device.serving_dtype(model.config.hidden_size))
-    return for_serving(model, device, quantize=False)
+    return for_serving(model, device, quantize=False, max_length=max_length)
 
 
 def _name_labels(model, labels: list[str]) -> None:
@@ -199,7 +199,13 @@ def _name_labels(model, labels: list[str]) -> None:
 
 
 def load_label_scorer(
-    folder: str, labels: list[str], words: list[str], *, quantize: bool = False, device: Device | None = None
+    folder: str,
+    labels: list[str],
+    words: list[str],
+    *,
+    max_length: int,
+    quantize: bool = False,
+    device: Device | None = None,
 ):
     """(un-tuned label scorer in evaluation mode on its device, tokenizer)."""
     device = device or best_device()
@@ -209,7 +215,7 @@ def load_label_scorer(
     )
     if not quantize:
         model.get_decoder().to(device.serving_dtype(model.config.hidden_size))
-    return for_serving(model, device, quantize), tokenizer
+    return for_serving(model, device, quantize, max_length), tokenizer
 
 
 def load_causal_base(name: str, *, quantize: bool = False, device: Device | None = None):
@@ -227,8 +233,14 @@ def load_causal_base(name: str, *, quantize: bool = False, device: Device | None
     return for_serving(model, device, quantize), load_tokenizer(folder)
 
 
-def for_serving(model, device: Device, quantize: bool):
-    """In evaluation mode on its device; a quantised model is there already and cannot be moved."""
+def for_serving(model, device: Device, quantize: bool, max_length: int | None = None):
+    """In evaluation mode on its device; a quantised model is there already and cannot be moved.
+
+    `max_length` is the number of tokens that it will read at most, where that is known.
+    """
+    if model.dtype == torch.bfloat16 and device.kind == "cpu" and max_length and max_length <= EAGER_ATTENTION_TOKENS:
+        # torch's fused attention in bf16 is slower, and an answer would depend on the other texts of its batch.
+        model.set_attn_implementation("eager")
     if not quantize:
         model = model.to(device.kind)
     return model.eval().requires_grad_(False)

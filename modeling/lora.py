@@ -29,7 +29,7 @@ from modeling.base_model import (
     load_tokenizer,
     require_fitting,
 )
-from modeling.devices import EAGER_ATTENTION_TOKENS, Device, best_device
+from modeling.devices import Device, best_device
 from runtime.errors import UserError, first_line, is_out_of_memory
 
 PREFIX = "base_model.model."
@@ -166,10 +166,7 @@ def load_adapter(
         ) from None
     if merge:
         model.get_decoder().to(device.serving_dtype(model.config.hidden_size))  # a classification head stays float32
-    if model.dtype == torch.bfloat16 and device.kind == "cpu" and sentiment.max_length <= EAGER_ATTENTION_TOKENS:
-        # torch's fused attention in bf16 is slower, and an answer would depend on the other texts of its batch.
-        model.set_attn_implementation("eager")
-    return for_serving(model, device, quantize), tokenizer, sentiment
+    return for_serving(model, device, quantize, sentiment.max_length), tokenizer, sentiment
 
 
 def _check_weights(folder: Path) -> None:

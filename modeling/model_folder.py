@@ -41,7 +41,10 @@ def load_model(
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     tokenizer.split_special_tokens = False
     if kind == MERGED:
-        model = load_merged(str(folder), tokenizer, labels=sentiment.labels, device=device or best_device())
+        model = load_merged(
+            str(folder), tokenizer, labels=sentiment.labels, max_length=sentiment.max_length,
+            device=device or best_device(),
+        )  # fmt: skip
     else:
         engine = OnnxEngine if kind == ONNX else OpenVinoEngine
         model = engine(folder / MODEL_FILES[kind][0])

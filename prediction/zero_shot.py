@@ -43,8 +43,9 @@ class ZeroShotPredictor(SentimentPredictor):
         folder, _ = find_model(sentiment.base_model, sentiment.base_revision)
         words = sentiment.label_words or self.labels
         self.model, self.tokenizer = load_label_scorer(
-            folder, self.labels, words, quantize=sentiment.quantization == "nf4", device=device
-        )
+            folder, self.labels, words, max_length=sentiment.max_length,
+            quantize=sentiment.quantization == "nf4", device=device,
+        )  # fmt: skip
         if contextual_calibration:
             template = sentiment.prompt_template or default_template(self.labels)
             prior = label_prior(self.model, self.tokenizer, template, sentiment.max_length)

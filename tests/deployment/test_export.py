@@ -34,7 +34,7 @@ from deployment.exports.exporting import require_equal
 from inference import SentimentPredictor
 from model_evaluation import run_full_eval
 from modeling.adapter_folder import SentimentConfig
-from modeling.devices import Device
+from modeling.devices import Device, best_device
 from runtime.errors import UserError
 
 TEXTS = [row["text"] for row in small_reviews(30)] + list(HOSTILE_TEXTS.values())
@@ -67,6 +67,18 @@ def exported(request, calibrated, tmp_path_factory):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return request.param, folder, result
+
+
+def test_a_merged_folder_answers_in_bf16_as_the_adapter_does(exported, calibrated):
+    kind, folder, _ = exported
+    if kind != "merged" or not best_device().bf16:
+        pytest.skip("for merged folders, on processors that multiply bfloat16")
+    merged, adapter = (SentimentPredictor(lora_path=path, dtype="bfloat16") for path in (folder, calibrated))
+    texts = [*TEXTS, "房间很干净" * 100]
+    together = merged.predictions(texts).logits
+    alone = np.concatenate([merged.predictions([text]).logits for text in texts])
+    np.testing.assert_allclose(alone, together, atol=1e-5)  # whatever the other texts of the batch
+    np.testing.assert_allclose(together, adapter.predictions(texts).logits / 1.7, atol=1e-2)
 
 
 def probabilities(folder) -> np.ndarray:
