@@ -94,10 +94,9 @@ def input_files(patterns: list[str]) -> list[Path]:
 
 def predict_files(ray, args, files: list[Path], output: Path) -> None:
     """All that is missing of `output`."""
-    from tqdm import tqdm
-
     from data.labels import SHOWN_PROBLEMS
     from deployment.batch.parts import Worker, look_through, read_parts
+    from runtime.terminal import ProgressBar
 
     # Look through all files first, so that a mistake in the last one does not come after hours.
     require_resources(ray.cluster_resources(), args)
@@ -118,7 +117,7 @@ def predict_files(ray, args, files: list[Path], output: Path) -> None:
     if bad:
         print(f"{total:,} 行里有 {bad:,} 行不能预测，跳过；结果的 reason 列写明原因", file=sys.stderr)
     items, done = missing_parts(job, found)
-    with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
+    with ProgressBar(total, "预测", "条", initial=done) as bar:
         if items:
             context = ray.data.DataContext.get_current()
             context.target_max_block_size = 1  # a block for each part, or one worker would get those of a whole file

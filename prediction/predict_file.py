@@ -27,6 +27,7 @@ from runtime.atomic_files import file_sha256, file_state
 from runtime.distributed import broadcast_from_main
 from runtime.errors import UserError
 from runtime.processes import is_main
+from runtime.terminal import ProgressBar
 
 CHUNK = 4096  # enough to put texts of like length together, a few megabytes of answers
 OUTPUT_TYPES = (".jsonl", ".csv")
@@ -51,8 +52,6 @@ def predict_file(
     Rows that cannot be predicted are a `UserError` that names them, or are skipped.
     Of several processes at work together all predict and the first one writes.
     """
-    from tqdm import tqdm
-
     check_target(source, target)
     before = file_state(source)
     total, bad, others = _look_through(source, text_column, encoding, skip=on_bad_rows == SKIP)
@@ -63,7 +62,7 @@ def predict_file(
     key |= {"--encoding": encoding, "--on_bad_rows": on_bad_rows}
     with PartialFile(target, key, resume) if is_main() else nullcontext() as partial:
         done = broadcast_from_main(partial and partial.rows)
-        with tqdm(total=total, initial=done, desc="预测", unit="条", leave=False) as bar:
+        with ProgressBar(total, "预测", "条", initial=done) as bar:
             for chunk in chunks(islice(read_input(source, text_column, encoding), done, None), CHUNK):
                 problems = [prediction_problem(review, text_column) for review in chunk]
                 texts = [review.text for review, problem in zip(chunk, problems, strict=True) if problem is None]

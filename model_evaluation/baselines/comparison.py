@@ -20,7 +20,7 @@ from model_evaluation.baselines.models import FITTERS, Baseline, Task
 from model_evaluation.metrics.classification import classification_metrics
 from model_evaluation.metrics.intervals import mcnemar_exact
 from prediction.prediction_set import Predictions
-from runtime.terminal import text_table
+from runtime.terminal import ProgressBar, text_table
 
 FIGURES = ("accuracy", "f1", "auc")
 TIMED_TEXTS = 64
@@ -50,8 +50,6 @@ def compare_baselines(
     "improvement", "relative_improvement", "baselines": {name: entry} of the others, "timing"}; for an entry see
     `baseline_entry`.
     """
-    from tqdm import tqdm
-
     labels = predictor.labels
     test_rows = Rows(predictions.texts, predictions.labels.tolist(), labels)
     polarity = polarity or polarity_of(labels)
@@ -63,11 +61,13 @@ def compare_baselines(
     fine_tuned = baseline_entry(adapter, predictions, None, labels=labels, timed=timed, seed=seed)
 
     entries = {}
-    for name in tqdm(FITTERS, desc="基线", unit="个", leave=False, disable=not progress):
-        baseline = FITTERS[name](task)
-        if baseline is not None:
-            answers = Predictions(test_rows.texts, baseline.answer(test_rows.texts), predictions.labels)
-            entries[name] = baseline_entry(baseline, answers, predictions, labels=labels, timed=timed, seed=seed)
+    with ProgressBar(len(FITTERS), "基线" if progress else None, "个") as bar:
+        for name, fit in FITTERS.items():
+            baseline = fit(task)
+            if baseline is not None:
+                answers = Predictions(test_rows.texts, baseline.answer(test_rows.texts), predictions.labels)
+                entries[name] = baseline_entry(baseline, answers, predictions, labels=labels, timed=timed, seed=seed)
+            bar.update(1)
     base = entries.pop("zero_shot")
 
     return {

@@ -18,6 +18,7 @@ from model_evaluation.metrics.intervals import share_interval
 from model_evaluation.robustness.behaviour_suite import Ability, score_suite, suite_texts, with_label_ids
 from model_evaluation.robustness.perturbations import PERTURBATIONS, perturb
 from prediction.prediction_set import Predictions
+from runtime.terminal import ProgressBar
 
 EXAMPLES = 5
 LogitsOf = Callable[[list[str]], np.ndarray]
@@ -62,8 +63,6 @@ def plan_robustness(
     ids, by default as the words of `label_names` tell. Where neither does, they are skipped, and the plan says why.
     Rows of other labels are not changed by perturbations that follow the label.
     """
-    from tqdm import tqdm
-
     texts, labels, suite = list(texts), list(labels), list(suite)
     skipped = {}
     polarity = polarity or polarity_of(label_names)
@@ -77,13 +76,15 @@ def plan_robustness(
     sentiments = [meaning.get(label) for label in labels]
 
     variants: dict[str, dict[float, list[str | None]]] = {}
-    for kind in tqdm(PERTURBATIONS.values(), desc="改写评论", unit="种", leave=False, disable=not progress):
-        variants[kind.name] = {}
-        for strength in kind.strengths:
-            if kind.name in skipped:
-                variants[kind.name][strength] = [None] * len(texts)
-            else:
-                variants[kind.name][strength] = perturb(texts, sentiments, kind.name, strength, seed)
+    with ProgressBar(len(PERTURBATIONS), "改写评论" if progress else None, "种") as bar:
+        for kind in PERTURBATIONS.values():
+            variants[kind.name] = {}
+            for strength in kind.strengths:
+                if kind.name in skipped:
+                    variants[kind.name][strength] = [None] * len(texts)
+                else:
+                    variants[kind.name][strength] = perturb(texts, sentiments, kind.name, strength, seed)
+            bar.update(1)
     return RobustnessPlan(texts, labels, variants, suite, skipped)
 
 
