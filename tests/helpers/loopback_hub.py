@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from small import small_reviews
+
 from data.dataset import Rows
 
 API_URL = re.compile(r"/api/(models|datasets)/([^/]+(?:/[^/]+)?)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?")
@@ -308,3 +310,11 @@ def lay_out_dataset(root: Path, splits: Mapping[str, Rows], name: str = "lansinu
     card = json.dumps({"dataset_info": {"features": columns, "splits": described}})  # JSON is YAML too
     (folder / "README.md").write_text(f"---\n{card}\n---\n", encoding="utf-8")
     return folder
+
+
+def lay_out_model_and_reviews(root: Path) -> tuple[Path, Path]:
+    """(folder of the default model, folder of a data set of 60 reviews in three splits) under `root`."""
+    reviews = small_reviews(60)
+    rows = Rows([row["text"] for row in reviews], [row["label"] for row in reviews])
+    parts = {"train": range(40), "validation": range(40, 50), "test": range(50, 60)}
+    return lay_out_model(root), lay_out_dataset(root, {name: rows.select(part) for name, part in parts.items()})

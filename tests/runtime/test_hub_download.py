@@ -8,10 +8,8 @@ import sys
 import time
 
 import pytest
-from loopback_hub import LoopbackHub, hub_environment, lay_out_dataset, lay_out_model
-from small import REPOSITORY, assert_one_message, change_json, run_script, small_reviews
-
-from data.dataset import Rows
+from loopback_hub import LoopbackHub, hub_environment, lay_out_model_and_reviews
+from small import REPOSITORY, assert_one_message, change_json, run_script
 
 ONLINE = {"HF_HUB_OFFLINE": ""}  # run_script is offline by itself
 SHORT = ["--max_steps", "2", "--max_length", "32", "--batch_size", "4"]
@@ -20,13 +18,7 @@ SHORT = ["--max_steps", "2", "--max_length", "32", "--batch_size", "4"]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
-    reviews = small_reviews(60)
-    rows = Rows([row["text"] for row in reviews], [row["label"] for row in reviews])
-    lay_out_model(root)
-    lay_out_dataset(
-        root,
-        {"train": rows.select(range(40)), "validation": rows.select(range(40, 50)), "test": rows.select(range(50, 60))},
-    )
+    lay_out_model_and_reviews(root)
     return root
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from loopback_hub import LoopbackHub, hub_environment, lay_out_dataset, lay_out_model
+from loopback_hub import LoopbackHub, hub_environment, lay_out_model, lay_out_model_and_reviews
 from loopback_modelscope import LoopbackModelScope
 from modelscope_hub import _download
-from small import ask, assert_one_message, run_main, run_script, small_reviews
+from small import ask, assert_one_message, run_main, run_script
 from small_runs import as_if_killed
 
 import train
 from data.data_loader import load_hub_dataset
-from data.dataset import Rows
 from model_evaluation.evaluation import training_splits
 from runtime.errors import UserError
 from runtime.hub_download import DATASET_FILES, MODEL_FILES, fetch
@@ -29,14 +28,10 @@ SHORT = ["--max_steps", "2", "--max_length", "32", "--batch_size", "4"]
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory):
     root = tmp_path_factory.mktemp("modelscope")
-    reviews = small_reviews(60)
-    rows = Rows([row["text"] for row in reviews], [row["label"] for row in reviews])
-    parts = {"train": range(40), "validation": range(40, 50), "test": range(50, 60)}
-    folder = lay_out_model(root)
+    folder, dataset = lay_out_model_and_reviews(root)
     # What must not come along: code, pickles, other frameworks' weights.
     for name in ("modeling_qwen.py", "pytorch_model.bin", "training_args.pt", "model.onnx", "setup.sh"):
         (folder / name).write_bytes(b"run me")
-    dataset = lay_out_dataset(root, {name: rows.select(part) for name, part in parts.items()})
     (dataset / "load.py").write_bytes(b"run me")
     return root
 
